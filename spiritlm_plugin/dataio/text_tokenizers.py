@@ -1,0 +1,173 @@
+"""Text tokenizers behind one small interface.
+
+A text tokenizer here turns plain text into ids and back, never yields a
+control or speech token, and says which ids stand in front of a prompt.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Protocol
+
+import sentencepiece
+
+
+class TextTokenizer(Protocol):
+    """What `Vocabulary` needs of a text tokenizer."""
+
+    prompt_start: list[int]
+    eos_id: int
+
+    def __len__(self) -> int:
+        """Return the number of ids, added tokens included."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without prefix or control tokens."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of an added token such as ``[Hu3]``, if it has one."""
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
+
+
+class SentencePieceText:
+    """A SentencePiece model, such as Llama 2's ``tokenizer.model``.
+
+    Spirit LM's models list their speech tokens as user-defined symbols, which
+    SentencePiece finds in any text. Here they are turned into control pieces,
+    which it never finds, so that ``[Hu12]`` in a text is six characters.
+
+    Arguments
+    ---------
+    model_file : str or Path
+        The SentencePiece model.
+
+    Raises
+    ------
+    ValueError
+        If the file is no SentencePiece model.
+    """
+
+    def __init__(self, model_file: str | Path):
+        from sentencepiece import sentencepiece_model_pb2
+
+        self.model_file = Path(model_file)
+        self._proto = self.model_file.read_bytes()
+        model = sentencepiece_model_pb2.ModelProto()
+        try:
+            model.ParseFromString(self._proto)
+        except Exception as error:
+            raise ValueError(
+                f"{model_file} is not a SentencePiece model; download it again"
+            ) from error
+        piece_type = sentencepiece_model_pb2.ModelProto.SentencePiece
+        self._added = {}
+        for index, piece in enumerate(model.pieces):
+            if piece.type == piece_type.USER_DEFINED:
+                piece.type = piece_type.CONTROL
+                self._added[piece.piece] = index
+        has_prefix = model.normalizer_spec.add_dummy_prefix
+        model.normalizer_spec.add_dummy_prefix = False
+        model.normalizer_spec.remove_extra_whitespaces = False
+        self._pieces = sentencepiece.SentencePieceProcessor(
+            model_proto=model.SerializeToString()
+        )
+        self.eos_id = self._pieces.eos_id()
+        self.prompt_start = [self._pieces.bos_id()]
+        if has_prefix:
+            self.prompt_start.append(self._pieces.piece_to_id("▁"))
+
+    def __len__(self) -> int:
+        """Return the number of pieces."""
+        return len(self._pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        return self._pieces.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+        return self._pieces.decode(ids)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a user-defined symbol."""
+        return self._added.get(token)
+
+    def save(self, folder: Path) -> None:
+        """Copy the model as it was read."""
+        (Path(folder) / "tokenizer.model").write_bytes(self._proto)
+
+
+class HubText:
+    """A fast tokenizer of transformers, from a folder or the Hub.
+
+    Arguments
+    ---------
+    source : str or Path
+        Folder or Hub name.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has no fast backend or no end-of-sequence token.
+    """
+
+    def __init__(self, source: str | Path):
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(source)
+        if not self._tokenizer.is_fast:
+            raise ValueError(
+                f"the tokenizer of {source} has no fast backend; convert it "
+                "to tokenizer.json first"
+            )
+        if self._tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"the tokenizer of {source} has no end-of-sequence token"
+            )
+        self.eos_id = self._tokenizer.eos_token_id
+        bos_id = self._tokenizer.bos_token_id
+        self.prompt_start = [] if bos_id is None else [bos_id]
+        plain = [
+            re.escape(token.content)
+            for token in self._tokenizer.added_tokens_decoder.values()
+            if not token.special and len(token.content) > 1
+        ]
+        self._plain_added = re.compile("|".join(plain)) if plain else None
+
+    def __len__(self) -> int:
+        """Return the number of tokens, added ones included."""
+        return len(self._tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text; added tokens in it are characters."""
+        parts = [text]
+        if self._plain_added is not None:
+            # An added token that is not special is found in any text: cut it
+            # after its first character, so that it is found no more.
+            cuts = [m.start() + 1 for m in self._plain_added.finditer(text)]
+            parts = [text[i:j] for i, j in zip([0, *cuts], [*cuts, None])]
+        encoded = self._tokenizer(
+            parts, add_special_tokens=False, split_special_tokens=True
+        )["input_ids"]
+        return list(itertools.chain.from_iterable(encoded))
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+        return self._tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of an added token."""
+        return self._tokenizer.get_added_vocab().get(token)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
+        self._tokenizer.save_pretrained(folder)

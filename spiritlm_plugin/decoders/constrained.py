@@ -1,0 +1,337 @@
+"""Sampling under a modality constraint, batched.
+
+The loop is `transformers`' own ``generate``; this module adds what Spirit LM
+needs of it: the tokens that an output may contain, sampling that does not
+depend on what else is in the batch, and the reason why each output ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.generation.streamers import BaseStreamer
+
+from spiritlm_plugin.lobes.language_model import LanguageModel
+
+# How often, in tokens, the duration of the speech so far is looked at.
+_SECONDS_EVERY = 8
+_NEVER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The continuation of one prompt.
+
+    Arguments
+    ---------
+    ids : Tensor
+        New token ids without the end-of-sequence token, shape (tokens,).
+    end_reason : str
+        ``"end_of_sequence"``, ``"max_new_tokens"``, ``"max_seconds"`` or
+        ``"context_full"``.
+    """
+
+    ids: Tensor
+    end_reason: str
+
+
+class AllowedTokens(LogitsProcessor):
+    """Ban every token that is not allowed.
+
+    Arguments
+    ---------
+    allowed : Tensor
+        Of bool, shape (rows,).
+
+    Example
+    -------
+    >>> only = AllowedTokens(torch.tensor([True, False]))
+    >>> only(None, torch.zeros(1, 2))
+    tensor([[0., -inf]])
+    """
+
+    def __init__(self, allowed: Tensor):
+        self.banned = ~allowed
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores with banned tokens at minus infinity."""
+        return scores.masked_fill(self.banned, -torch.inf)
+
+
+class SeededSampling(LogitsProcessor):
+    """Draw each row's next token with that row's own random numbers.
+
+    The draws of a row depend on its seed alone, not on its place in a batch
+    nor on the device. Returns scores in which the drawn token is the only
+    one left, so that a greedy search takes it.
+
+    Arguments
+    ---------
+    seeds : sequence of int
+        One for each row.
+    steps : int
+        Tokens to draw at most.
+    temperature, top_p : float
+        As in transformers.
+
+    Example
+    -------
+    >>> sampling = SeededSampling([0], 1, temperature=1.0, top_p=1.0)
+    >>> sampling(torch.zeros(1, 0), torch.tensor([[0.0, -torch.inf]]))
+    tensor([[0., -inf]])
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        steps: int,
+        temperature: float,
+        top_p: float,
+    ):
+        self.warpers = LogitsProcessorList([TopPLogitsWarper(top_p)])
+        if temperature != 1.0:
+            self.warpers.insert(0, TemperatureLogitsWarper(temperature))
+        self.uniform = torch.stack(
+            [
+                torch.rand(steps, generator=torch.Generator().manual_seed(seed))
+                for seed in seeds
+            ]
+        )
+        self.prompt_length: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores that leave one token for each row."""
+        if self.prompt_length is None:
+            self.prompt_length = input_ids.shape[1]
+            self.uniform = self.uniform.to(scores.device)
+        step = input_ids.shape[1] - self.prompt_length
+        probabilities = self.warpers(input_ids, scores).float().softmax(-1)
+        cumulative = probabilities.cumsum(-1)
+        threshold = self.uniform[:, step : step + 1] * cumulative[:, -1:]
+        drawn = torch.searchsorted(cumulative, threshold, right=True)
+        drawn.clamp_(max=scores.shape[-1] - 1)
+        left = torch.full_like(scores, -torch.inf)
+        return left.scatter_(1, drawn, 0.0)
+
+
+class RowLimit(StoppingCriteria):
+    """A limit that stops rows one by one and remembers when.
+
+    Arguments
+    ---------
+    reason : str
+        What an output that ends here is reported to have ended by.
+    prompt_length : int
+        Tokens before the new ones, padding included.
+    """
+
+    def __init__(self, reason: str, prompt_length: int):
+        self.reason = reason
+        self.prompt_length = prompt_length
+        self.stopped_at: Tensor | None = None
+
+    def reached(self, new: Tensor) -> Tensor:
+        """Return which rows of new tokens, (batch, tokens), are at the end."""
+        raise NotImplementedError
+
+    def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
+        """Return which rows have reached the limit, now or before."""
+        new = input_ids[:, self.prompt_length :]
+        if self.stopped_at is None:
+            self.stopped_at = torch.full_like(input_ids[:, 0], _NEVER)
+        now = self.reached(new) & (self.stopped_at == _NEVER)
+        self.stopped_at[now] = new.shape[1]
+        return self.stopped_at < _NEVER
+
+
+class ContextLimit(RowLimit):
+    """Stop a row when it fills the model's context.
+
+    Arguments
+    ---------
+    room : Tensor
+        Tokens that fit behind each prompt, shape (batch,).
+    prompt_length : int
+        Tokens before the new ones, padding included.
+    """
+
+    def __init__(self, room: Tensor, prompt_length: int):
+        super().__init__("context_full", prompt_length)
+        self.room = room
+
+    def reached(self, new: Tensor) -> Tensor:
+        """Return which rows are full."""
+        return new.shape[1] >= self.room
+
+
+class SecondsLimit(RowLimit):
+    """Stop a row when its speech reaches a duration.
+
+    Arguments
+    ---------
+    seconds_of : callable
+        Gives the seconds of speech in each row of a batch of new token ids,
+        a Tensor of shape (batch,).
+    limit : float
+        Seconds.
+    prompt_length : int
+        Tokens before the new ones, padding included.
+    """
+
+    def __init__(
+        self,
+        seconds_of: Callable[[Tensor], Tensor],
+        limit: float,
+        prompt_length: int,
+    ):
+        super().__init__("max_seconds", prompt_length)
+        self.seconds_of = seconds_of
+        self.limit = limit
+
+    def reached(self, new: Tensor) -> Tensor:
+        """Return which rows are long enough, looked at now and then."""
+        if new.shape[1] % _SECONDS_EVERY:
+            return torch.zeros_like(new[:, 0], dtype=torch.bool)
+        return self.seconds_of(new).to(new.device) >= self.limit
+
+
+def decode(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    output: str,
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    seeds: Sequence[int] | None = None,
+    stop: bool = True,
+    max_seconds: float | None = None,
+    seconds_of: Callable[[Tensor], Tensor] | None = None,
+    streamer: BaseStreamer | None = None,
+) -> list[Decoded]:
+    """Continue a batch of prompts.
+
+    Arguments
+    ---------
+    lm : LanguageModel
+        The model.
+    prompts : sequence of sequences of int
+        Token ids of each prompt.
+    output : str
+        ``"text"``, ``"speech"`` or ``"any"``.
+    max_new_tokens : int
+        Tokens to add at most.
+    temperature : float
+        0 takes the most likely token.
+    top_p : float
+        Share of the probability that tokens are drawn from.
+    seeds : sequence of int, optional
+        One for each prompt; needed unless ``temperature`` is 0.
+    stop : bool
+        Whether speech may end with the end-of-sequence token.
+    max_seconds : float, optional
+        Limit on the duration of speech, which needs ``seconds_of``, as in
+        `SecondsLimit`.
+    seconds_of : callable, optional
+        See ``max_seconds``.
+    streamer : transformers.generation.streamers.BaseStreamer, optional
+        Gets the tokens of a single prompt as they come.
+
+    Returns
+    -------
+    list of Decoded
+
+    Raises
+    ------
+    ValueError
+        If a prompt fills the model's context, or an argument is out of range.
+
+    Example
+    -------
+    >>> lm = load_language_model(
+    ...     f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+    ... )
+    >>> prompt = lm.vocabulary.encode([("text", "the cat")])
+    >>> [out] = decode(lm, [prompt], "text", max_new_tokens=3, temperature=0)
+    >>> len(out.ids), out.end_reason
+    (3, 'max_new_tokens')
+    """
+    _check(temperature, top_p, max_new_tokens)
+    lengths = [len(prompt) for prompt in prompts]
+    longest = max(lengths)
+    if longest >= lm.context:
+        raise ValueError(
+            f"a prompt of {longest} tokens leaves no room in the model's "
+            f"context of {lm.context}; shorten it"
+        )
+    eos_id = lm.vocabulary.eos_id
+    ids = torch.full((len(prompts), longest), eos_id)
+    padding = torch.tensor([longest - length for length in lengths])
+    for row, prompt, pad in zip(ids, prompts, padding):
+        row[pad:] = torch.tensor(prompt)
+    mask = torch.arange(longest) >= padding[:, None]
+
+    allowed = lm.vocabulary.allowed(output, lm.rows, stop).to(lm.device)
+    processors = LogitsProcessorList([AllowedTokens(allowed)])
+    if temperature > 0:
+        processors.append(
+            SeededSampling(seeds, max_new_tokens, temperature, top_p)
+        )
+    room = torch.tensor([lm.context - length for length in lengths])
+    limits = [ContextLimit(room.to(lm.device), longest)]
+    if max_seconds is not None:
+        limits.append(SecondsLimit(seconds_of, max_seconds, longest))
+    sequences = lm.model.generate(
+        ids.to(lm.device),
+        attention_mask=mask.to(lm.device),
+        generation_config=GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=eos_id,
+            pad_token_id=eos_id,
+        ),
+        logits_processor=processors,
+        stopping_criteria=StoppingCriteriaList(limits),
+        streamer=streamer,
+    )
+    return _ends(sequences[:, longest:], eos_id, limits, max_new_tokens)
+
+
+def _ends(
+    new: Tensor, eos_id: int, limits: list[RowLimit], max_new_tokens: int
+) -> list[Decoded]:
+    """Cut each row of new tokens at its end and say why it ended."""
+    is_end = new == eos_id
+    first = torch.where(is_end.any(1), is_end.long().argmax(1), _NEVER)
+    # Rows that have ended are padded with the end-of-sequence token, so the
+    # one that counts comes before any limit.
+    ends = [first + 1, *(limit.stopped_at for limit in limits)]
+    ends.append(torch.full_like(first, max_new_tokens))
+    reasons = ["end_of_sequence", *(limit.reason for limit in limits)]
+    reasons.append("max_new_tokens")
+    length, which = torch.stack(ends).cpu().min(0)
+    length = length - (which == 0).long()
+    return [
+        Decoded(row[:end], reasons[reason])
+        for row, end, reason in zip(new.cpu(), length, which)
+    ]
+
+
+def _check(temperature: float, top_p: float, max_new_tokens: int) -> None:
+    if temperature < 0:
+        raise ValueError(f"temperature must not be negative, got {temperature}")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")

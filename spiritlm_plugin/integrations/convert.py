@@ -1,0 +1,202 @@
+"""Converter of the released checkpoints to a SpeechBrain pretrained folder.
+
+Run as ``spiritlm-convert checkpoints expressive my_folder``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from spiritlm_plugin.integrations.release import (
+    VARIANTS,
+    Release,
+    read_release,
+)
+from spiritlm_plugin.lobes.language_model import load_language_model
+
+_LOBES = "spiritlm_plugin.lobes"
+
+
+def hyperparams(release: Release, language_model: str) -> str:
+    """Return the ``hyperparams.yaml`` of a released model.
+
+    Arguments
+    ---------
+    release : Release
+        As read by `read_release`.
+    language_model : str
+        Folder of the language model, as the YAML is to name it.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> release = read_release(checkpoints, "base")
+    >>> hyperparams(release, "lm").splitlines()[-1]
+    '        vocoder: !name:spiritlm_plugin.dataio.checkpoints.load_safetensors'
+    """
+    phonetic = dict(release.arguments["phonetic"])
+    quantizer = phonetic.pop("quantizer")
+    kind = "LinearQuantizer" if "hidden_dims" in quantizer else "KMeansQuantizer"
+    sections = [
+        "# Spirit LM. from_hparams sets pretrained_path to this folder.\n"
+        "pretrained_path: .\n"
+        "sample_rate: 16000\n"
+        "# auto is the type of the weights; float32 where exactness matters.\n"
+        "language_model_dtype: auto",
+        _new("quantizer", f"phonetic.{kind}", quantizer),
+        _new(
+            "phonetic",
+            "phonetic.PhoneticTokenizer",
+            phonetic,
+            quantizer="<quantizer>",
+        ),
+    ]
+    tokenizer = {"phonetic": "<phonetic>"}
+    if "pitch" in release.arguments:
+        pitch = dict(release.arguments["pitch"])
+        center = pitch.pop("center")
+        sections += [
+            _new("pitch", "pitch.PitchQuantizer", pitch),
+            _new("f0", "pitch.FCPE", {}),
+            _new(
+                "pitch_tokenizer",
+                "pitch.PitchTokenizer",
+                {"center": center},
+                f0="<f0>",
+                quantizer="<pitch>",
+            ),
+            _new("style", "style.StyleTokenizer", release.arguments["style"]),
+        ]
+        tokenizer |= {"pitch": "<pitch_tokenizer>", "style": "<style>"}
+    loadables = "".join(
+        f"        {name}: !ref <{name}>\n" for name in release.states
+    )
+    paths = "".join(
+        f"        {name}: !ref <pretrained_path>/{name}.safetensors\n"
+        for name in release.states
+    )
+    hook = "!name:spiritlm_plugin.dataio.checkpoints.load_safetensors"
+    hooks = "".join(f"        {name}: {hook}\n" for name in release.states)
+    sections += [
+        _new(
+            "tokenizer", "speech_tokenizer.SpeechTokenizer", {}, **tokenizer
+        ),
+        _new("vocoder", "vocoder.UnitVocoder", release.arguments["vocoder"]),
+        f"language_model: !apply:{_LOBES}.language_model.load_language_model\n"
+        f"    folder: {language_model}\n"
+        "    dtype: !ref <language_model_dtype>",
+        "modules:\n"
+        "    tokenizer: !ref <tokenizer>\n"
+        "    vocoder: !ref <vocoder>\n"
+        "    language_model: !ref <language_model>",
+        "pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer\n"
+        f"    loadables:\n{loadables}    paths:\n{paths}"
+        f"    custom_hooks:\n{hooks}",
+    ]
+    return "\n\n".join(sections)
+
+
+def _new(name: str, cls: str, arguments: dict[str, Any], **references) -> str:
+    """Write the YAML that makes an object."""
+    if not arguments and not references:
+        return f"{name}: !new:{_LOBES}.{cls} {{}}"
+    lines = [f"{name}: !new:{_LOBES}.{cls}"]
+    for key, value in arguments.items():
+        lines.extend(_entry(key, value, 1))
+    lines += [f"    {key}: !ref {value}" for key, value in references.items()]
+    return "\n".join(lines)
+
+
+def _entry(key: str, value: Any, level: int) -> list[str]:
+    indent = "    " * level
+    if not isinstance(value, dict):
+        return [f"{indent}{key}: {json.dumps(value)}"]
+    lines = [f"{indent}{key}:"]
+    for inner, content in value.items():
+        lines.extend(_entry(inner, content, level + 1))
+    return lines
+
+
+def convert_release(
+    folder: str | Path, variant: str, destination: str | Path
+) -> Path:
+    """Write a released model as a SpeechBrain pretrained folder.
+
+    The folder appears under its name only when it is complete.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The released checkpoints.
+    variant : str
+        ``"base"`` or ``"expressive"``.
+    destination : str or Path
+        Must not exist, or be empty.
+
+    Returns
+    -------
+    Path
+        The destination.
+
+    Raises
+    ------
+    FileExistsError
+        If the destination is not empty.
+    FileNotFoundError, CheckpointError, ValueError
+        As `read_release`.
+    """
+    destination = Path(destination)
+    if destination.exists() and any(destination.iterdir()):
+        raise FileExistsError(
+            f"{destination} is not empty; name a new folder or remove it"
+        )
+    release = read_release(folder, variant)
+    partial = destination.with_name(destination.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, state in release.states.items():
+        state = {k: v.clone().contiguous() for k, v in state.items()}
+        save_file(state, partial / f"{name}.safetensors")
+    lm = load_language_model(release.language_model)
+    lm.model.save_pretrained(partial / "language_model")
+    lm.vocabulary.save(partial / "language_model")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (release.language_model / name).exists():
+            shutil.copy(release.language_model / name, partial / "language_model")
+    text = hyperparams(release, "!ref <pretrained_path>/language_model")
+    (partial / "hyperparams.yaml").write_text(text)
+    if destination.exists():
+        destination.rmdir()
+    os.replace(partial, destination)
+    return destination
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the converter from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="spiritlm-convert",
+        description="Write released Spirit LM checkpoints as a SpeechBrain "
+        "pretrained folder, to be loaded with SpiritLM.from_hparams.",
+    )
+    parser.add_argument("folder", help="the checkpoints, as downloaded")
+    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("destination", help="a new folder")
+    options = parser.parse_args(arguments)
+    written = convert_release(
+        options.folder, options.variant, options.destination
+    )
+    print(f'written: {written}; load it with SpiritLM.from_hparams("{written}")')
+
+
+if __name__ == "__main__":
+    main()

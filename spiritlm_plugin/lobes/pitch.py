@@ -1,0 +1,322 @@
+"""Pitch tokenizer: F0, quantized by a VQ-VAE to units 12.5 times a second."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.lobes.masking import (
+    frame_mask,
+    standardize,
+    zero_padding,
+)
+
+F0_HOP = 80
+
+
+class FCPE(nn.Module):
+    """F0 by FCPE, exact in batches.
+
+    The network and its weights are those of the package torchfcpe; its group
+    norm runs over time and is taken here over each item's own frames.
+
+    Arguments
+    ---------
+    threshold : float
+        Frames with less confidence are unvoiced.
+    f0_min, f0_max : float
+        Hz; frames below are unvoiced, frames above are clipped.
+
+    Example
+    -------
+    >>> wav = torch.sin(torch.arange(16000) * 2 * torch.pi * 200 / 16000)
+    >>> f0, voiced, lengths = FCPE()(wav[None], torch.tensor([16000]))
+    >>> f0.shape, lengths.tolist(), round(float(f0[0, 100]), -1)
+    (torch.Size([1, 201]), [201], 200.0)
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.05,
+        f0_min: float = 50.0,
+        f0_max: float = 1100.0,
+    ):
+        super().__init__()
+        import torchfcpe
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            bundled = torchfcpe.spawn_bundled_infer_model("cpu")
+        self.network = bundled.model
+        self._mel = bundled.wav2mel
+        self.threshold = threshold
+        self.f0_min = f0_min
+        self.f0_max = f0_max
+
+    def forward(
+        self, wavs: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the F0 of waveforms at 200 Hz.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            16 kHz, shape (batch, samples).
+        lengths : Tensor
+            Samples of each item, shape (batch,).
+
+        Returns
+        -------
+        f0 : Tensor
+            In Hz, interpolated where unvoiced, 0 behind an item and where
+            nothing is voiced; shape (batch, frames).
+        voiced : Tensor
+            1 where voiced, else 0, shape (batch, frames).
+        lengths : Tensor
+            Frames of each item, ``samples // 80 + 1``, shape (batch,).
+        """
+        mels = [
+            self._mel(wav[None, :length, None], SAMPLE_RATE)[0]
+            for wav, length in zip(wavs, lengths.tolist())
+        ]
+        mel_lengths = torch.tensor([len(m) for m in mels], device=wavs.device)
+        mels = nn.utils.rnn.pad_sequence(mels, batch_first=True)
+        salience = self._salience(mels, mel_lengths)
+        cents = self.network.latent2cents_local_decoder(
+            salience, threshold=self.threshold
+        )
+        f0 = self.network.cent_to_f0(cents).squeeze(-1)
+        is_voiced = f0 >= self.f0_min
+        frames = lengths // F0_HOP + 1
+        out = f0.new_zeros(2, len(wavs), int(frames.max()))
+        for i, (n, target) in enumerate(
+            zip(mel_lengths.tolist(), frames.tolist())
+        ):
+            filled = _interpolate(f0[i, :n], is_voiced[i, :n])
+            both = torch.stack(
+                [filled.clamp(max=self.f0_max), is_voiced[i, :n].to(f0)]
+            )
+            out[:, i, :target] = F.interpolate(both[None], size=target)[0]
+        return out[0], out[1], frames
+
+    def _salience(self, mels: Tensor, lengths: Tensor) -> Tensor:
+        """Run the network with padding that changes nothing."""
+        network = self.network
+        mask = frame_mask(lengths, mels.shape[1])
+        first, norm, activation, second = network.input_stack
+        x = first(mels.transpose(1, 2))
+        x = activation(_group_norm(x, lengths, norm))
+        x = second(zero_padding(x, mask)).transpose(1, 2)
+        for layer in network.net.encoder_layers:
+            if layer.attn is not None:
+                raise ValueError(
+                    "this FCPE model has attention layers; only the "
+                    "convolutional model of torchfcpe is supported"
+                )
+            norm, *pointwise, depthwise, gate, last = [
+                module
+                for module in layer.conformer.net
+                if not isinstance(module, nn.Dropout)
+                and type(module).__name__ != "Transpose"
+            ]
+            y = norm(x).transpose(1, 2)
+            for module in pointwise:
+                y = module(y)
+            y = gate(depthwise(zero_padding(y, mask)))
+            x = x + last(y).transpose(1, 2)
+        return network.output_proj(network.norm(x)).sigmoid()
+
+
+class PitchQuantizer(nn.Module):
+    """The encoder and codebook of a VQ-VAE over F0.
+
+    Source: Polyak et al., "Speech Resynthesis from Discrete Disentangled
+    Self-Supervised Representations", Interspeech 2021.
+
+    Arguments
+    ---------
+    units : int
+        Rows of the codebook.
+    width, output_width : int
+        Channels inside, and of the codes.
+    downs : int
+        Halvings of the frame rate; 4 turn 200 Hz into 12.5 Hz.
+    depth : int
+        Residual blocks after each halving.
+    block_ratio : float
+        Channels inside a residual block, over ``width``.
+    dilation_growth : int
+        Dilation of block i is this to the power of i.
+
+    Example
+    -------
+    >>> quantizer = PitchQuantizer(units=64, width=8, output_width=8)
+    >>> quantizer(torch.randn(1, 2, 200), torch.tensor([200]))[0].shape
+    torch.Size([1, 12])
+    """
+
+    def __init__(
+        self,
+        units: int = 64,
+        width: int = 32,
+        output_width: int = 128,
+        downs: int = 4,
+        depth: int = 4,
+        block_ratio: float = 1.0,
+        dilation_growth: int = 3,
+    ):
+        super().__init__()
+        inner = int(width * block_ratio)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    nn.Conv1d(2 if i == 0 else width, width, 4, 2, 1),
+                    *(
+                        _ResidualBlock(width, inner, dilation_growth**j)
+                        for j in range(depth)
+                    ),
+                ]
+            )
+            for i in range(downs)
+        )
+        self.output = nn.Conv1d(width, output_width, 3, 1, 1)
+        self.register_buffer("codebook", torch.zeros(units, output_width))
+
+    def forward(
+        self, features: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the nearest code of each frame.
+
+        Arguments
+        ---------
+        features : Tensor
+            F0 and voicing, shape (batch, 2, frames), zero behind an item.
+        lengths : Tensor
+            Frames of each item, shape (batch,).
+
+        Returns
+        -------
+        units : Tensor
+            Shape (batch, frames // 2**downs).
+        lengths : Tensor
+            Units of each item, shape (batch,).
+        """
+        x, lengths = self.encode(features, lengths)
+        x = x.transpose(1, 2)
+        # Of |x - k|^2 the part that depends on the code k.
+        score = self.codebook.square().sum(1) - 2 * (x @ self.codebook.T)
+        return score.argmin(-1), lengths
+
+    def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is quantized, (batch, output_width, frames)."""
+        for halving, *blocks in self.stages:
+            lengths = lengths // 2
+            x = halving(x)
+            mask = frame_mask(lengths, x.shape[-1])
+            x = zero_padding(x, mask)
+            for block in blocks:
+                x = block(x, mask)
+        return self.output(x), lengths
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, width: int, inner: int, dilation: int):
+        super().__init__()
+        self.dilated = nn.Conv1d(width, inner, 3, 1, dilation, dilation)
+        self.pointwise = nn.Conv1d(inner, width, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        y = self.pointwise(F.relu(self.dilated(F.relu(x))))
+        return x + zero_padding(y, mask)
+
+
+class PitchTokenizer(nn.Module):
+    """Waveforms to pitch units.
+
+    Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.2.
+
+    Arguments
+    ---------
+    f0 : nn.Module
+        Such as `FCPE`.
+    quantizer : PitchQuantizer
+        Its F0 input is in Hz.
+    center : bool
+        Whether the mean over voiced frames is taken off the F0.
+
+    Example
+    -------
+    >>> tokenizer = PitchTokenizer(FCPE(), PitchQuantizer())
+    >>> units, lengths = tokenizer(
+    ...     torch.randn(2, 16000), torch.tensor([16000, 8000])
+    ... )
+    >>> lengths.tolist()
+    [12, 6]
+    """
+
+    def __init__(
+        self, f0: nn.Module, quantizer: PitchQuantizer, center: bool = True
+    ):
+        super().__init__()
+        self.f0 = f0
+        self.quantizer = quantizer
+        self.center = center
+
+    def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return units of waveforms.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            16 kHz, shape (batch, samples).
+        lengths : Tensor
+            Samples of each item, shape (batch,).
+
+        Returns
+        -------
+        units : Tensor
+            Shape (batch, frames).
+        lengths : Tensor
+            Units of each item, shape (batch,).
+        """
+        f0, voiced, lengths = self.f0(wavs, lengths)
+        if self.center:
+            count = voiced.sum(1, keepdim=True).clamp(min=1)
+            mean = (f0 * voiced).sum(1, keepdim=True) / count
+            f0 = torch.where(f0 != 0, f0 - mean, f0)
+        return self.quantizer(torch.stack([f0, voiced], 1), lengths)
+
+
+def _group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Apply group norm over each item's own frames."""
+    if frame_mask(lengths, x.shape[-1]) is None:
+        return norm(x)
+    batch, channels, frames = x.shape
+    # Statistics over (channels of a group x frames): put the frames first so
+    # that what is behind an item is at the end of each group.
+    grouped = x.view(batch, norm.num_groups, -1, frames).transpose(2, 3)
+    per_group = channels // norm.num_groups
+    flat = grouped.reshape(batch, norm.num_groups, -1)
+    flat = standardize(flat, lengths * per_group, norm.eps)
+    x = flat.view(batch, norm.num_groups, frames, per_group)
+    x = x.transpose(2, 3).reshape(batch, channels, frames)
+    return x * norm.weight[:, None] + norm.bias[:, None]
+
+
+def _interpolate(f0: Tensor, voiced: Tensor) -> Tensor:
+    """Fill unvoiced frames linearly between voiced ones, flat at the ends."""
+    if not bool(voiced.any()):
+        return torch.zeros_like(f0)
+    known = voiced.nonzero().squeeze(1)
+    positions = torch.arange(len(f0), device=f0.device)
+    right = torch.searchsorted(known, positions).clamp(max=len(known) - 1)
+    left = (right - (known[right] > positions).long()).clamp(min=0)
+    left, right = known[left], known[right]
+    span = (right - left).clamp(min=1)
+    share = ((positions - left) / span).clamp(0, 1)
+    filled = f0[left] + share * (f0[right] - f0[left])
+    return torch.where(voiced, f0, filled)

@@ -1,0 +1,168 @@
+"""The joined speech tokenizer: waveforms to `SpeechUnits`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spiritlm_plugin.dataio.units import (
+    MIN_SAMPLES,
+    SAMPLE_RATE,
+    SpeechUnits,
+)
+
+# Recordings are cut into windows of 100 s that are tokenized by themselves.
+WINDOW_SAMPLES = 100 * SAMPLE_RATE
+
+
+class SpeechTokenizer(nn.Module):
+    """Phonetic, pitch and style units of waveforms of any length.
+
+    Source: Nguyen et al., "SpiRit-LM", TACL 2025, sections 3.1 and 3.2.
+
+    Arguments
+    ---------
+    phonetic : nn.Module
+        `PhoneticTokenizer`.
+    pitch, style : nn.Module, optional
+        `PitchTokenizer` and `StyleTokenizer` of an Expressive model.
+    batch_seconds : float
+        Windows of similar length are run together up to this much audio,
+        padding included; more is faster on a GPU and needs more memory.
+
+    Example
+    -------
+    >>> lm = SpiritLM.from_release(checkpoints, "expressive")
+    >>> [units] = lm.mods.tokenizer([torch.randn(16000)])
+    >>> len(units.phonetic), len(units.pitch), len(units.style)
+    (24, 12, 1)
+    """
+
+    def __init__(
+        self,
+        phonetic: nn.Module,
+        pitch: nn.Module | None = None,
+        style: nn.Module | None = None,
+        batch_seconds: float = 100.0,
+    ):
+        super().__init__()
+        self.phonetic = phonetic
+        self.pitch = pitch
+        self.style = style
+        self.batch_seconds = batch_seconds
+
+    def prepare_for_inference(self) -> None:
+        """Fuse what can be fused."""
+        for module in (self.phonetic, self.style):
+            if module is not None:
+                module.prepare_for_inference()
+
+    def forward(self, wavs: Sequence[Tensor]) -> list[SpeechUnits]:
+        """Return the units of waveforms.
+
+        Arguments
+        ---------
+        wavs : sequence of Tensor
+            16 kHz, each of shape (samples,).
+
+        Returns
+        -------
+        list of SpeechUnits
+            Each is what the waveform gives alone.
+
+        Raises
+        ------
+        ValueError
+            If a waveform has fewer than 1280 samples.
+        """
+        windows, owners = [], []
+        for index, wav in enumerate(wavs):
+            if len(wav) < MIN_SAMPLES:
+                raise ValueError(
+                    f"waveform {index} has {len(wav)} samples at 16 kHz; at "
+                    f"least {MIN_SAMPLES} (80 ms) are needed"
+                )
+            for window in wav.split(WINDOW_SAMPLES):
+                if len(window) >= MIN_SAMPLES:
+                    windows.append(window)
+                    owners.append(index)
+        parts: list[list[SpeechUnits]] = [[] for _ in wavs]
+        for owner, units in zip(owners, self._tokenize(windows)):
+            parts[owner].append(units)
+        return [join_windows(units) for units in parts]
+
+    def _tokenize(self, windows: list[Tensor]) -> list[SpeechUnits]:
+        """Tokenize windows in batches of similar length, in order."""
+        out: list[SpeechUnits | None] = [None] * len(windows)
+        lengths = [len(window) for window in windows]
+        limit = int(self.batch_seconds * SAMPLE_RATE)
+        for indices in length_batches(lengths, limit):
+            batch = self._tokenize_batch([windows[i] for i in indices])
+            for index, units in zip(indices, batch):
+                out[index] = units
+        return out
+
+    def _tokenize_batch(self, windows: list[Tensor]) -> list[SpeechUnits]:
+        device = next(self.parameters()).device
+        wavs = nn.utils.rnn.pad_sequence(windows, batch_first=True).to(device)
+        lengths = torch.tensor([len(w) for w in windows], device=device)
+        streams = []
+        for tokenizer in (self.phonetic, self.pitch, self.style):
+            if tokenizer is None:
+                streams.append([None] * len(windows))
+                continue
+            units, counts = tokenizer(wavs, lengths)
+            units, counts = units.cpu(), counts.tolist()
+            streams.append([row[:n] for row, n in zip(units, counts)])
+        return [SpeechUnits(*item) for item in zip(*streams)]
+
+
+def join_windows(parts: Iterable[SpeechUnits]) -> SpeechUnits:
+    """Join the units of consecutive windows of one recording.
+
+    Example
+    -------
+    >>> parts = [SpeechUnits([1], pitch=[2]), SpeechUnits([3], pitch=[4])]
+    >>> join_windows(parts).pitch.tolist()
+    [2, 4]
+    """
+    parts = list(parts)
+
+    def join(name):
+        streams = [getattr(part, name) for part in parts]
+        return None if streams[0] is None else torch.cat(streams)
+
+    return SpeechUnits(join("phonetic"), join("pitch"), join("style"))
+
+
+def length_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Group items of similar length, longest first.
+
+    Arguments
+    ---------
+    lengths : sequence of int
+        Of the items.
+    limit : int
+        On the padded size of a group; a longer item stands alone.
+
+    Returns
+    -------
+    list of list of int
+        Indices; each item is in one group.
+
+    Example
+    -------
+    >>> length_batches([1, 9, 10, 2], 20)
+    [[2, 1], [3, 0]]
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and (len(batches[-1]) + 1) * longest <= limit:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+            longest = lengths[index]
+    return batches

@@ -1,0 +1,99 @@
+"""Style tokenizer: a wav2vec 2.0 classifier that gives a unit a second."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
+
+
+class StyleTokenizer(nn.Module):
+    """Waveforms to style units.
+
+    Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.2. The layout is
+    that of `transformers.Wav2Vec2ForSequenceClassification`, pooled over each
+    second instead of over the utterance.
+
+    Arguments
+    ---------
+    wav2vec2 : dict
+        Arguments of `transformers.Wav2Vec2Config`.
+    units : int
+        Number of style units.
+    frames : int
+        Frames that are averaged for a unit (50 are a second).
+
+    Example
+    -------
+    >>> tokenizer = StyleTokenizer(
+    ...     {"hidden_size": 16, "num_hidden_layers": 1,
+    ...      "num_attention_heads": 2},
+    ...     units=10,
+    ... )
+    >>> units, lengths = tokenizer(
+    ...     torch.randn(2, 20000), torch.tensor([20000, 8000])
+    ... )
+    >>> lengths.tolist()
+    [2, 1]
+    """
+
+    def __init__(self, wav2vec2: dict, units: int = 100, frames: int = 50):
+        super().__init__()
+        config = Wav2Vec2Config(**wav2vec2)
+        self.frames = frames
+        # The feature extractor of wav2vec2-base normalizes with 1e-7.
+        self.encoder = SpeechEncoder(Wav2Vec2Model(config), 1e-7)
+        self.projector = nn.Linear(
+            config.hidden_size, config.classifier_proj_size
+        )
+        self.classifier = nn.Linear(config.classifier_proj_size, units)
+
+    def prepare_for_inference(self) -> None:
+        """Fuse what can be fused."""
+        self.encoder.prepare_for_inference()
+
+    def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return units of waveforms.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            16 kHz, shape (batch, samples).
+        lengths : Tensor
+            Samples of each item, shape (batch,).
+
+        Returns
+        -------
+        units : Tensor
+            Shape (batch, seconds).
+        lengths : Tensor
+            Units of each item, shape (batch,).
+        """
+        logits, lengths = self.logits(wavs, lengths)
+        return logits.argmax(-1), lengths
+
+    def logits(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores, shape (batch, seconds, units), and their lengths."""
+        features, lengths = self.encoder(wavs, lengths)
+        pooled, lengths = _pool(features, lengths, self.frames)
+        # Averaging before the linear map is the same and cheaper.
+        return self.classifier(self.projector(pooled)), lengths
+
+
+def _pool(
+    features: Tensor, lengths: Tensor, frames: int
+) -> tuple[Tensor, Tensor]:
+    """Average each ``frames`` frames, and what is left at the end."""
+    batch, total, dim = features.shape
+    pooled_lengths = (lengths + frames - 1) // frames
+    mask = torch.arange(total, device=lengths.device) < lengths[:, None]
+    padding = -total % frames
+    features = nn.functional.pad(
+        features * mask.unsqueeze(-1), (0, 0, 0, padding)
+    )
+    sums = features.view(batch, -1, frames, dim).sum(2)
+    starts = torch.arange(sums.shape[1], device=lengths.device) * frames
+    counts = (lengths[:, None] - starts).clamp(1, frames)
+    return sums / counts.unsqueeze(-1), pooled_lengths
