@@ -144,7 +144,7 @@ def _array_blocks(
         raise ValueError(
             f"sample_rate must be a positive number of Hz, got {sample_rate!r}"
         )
-    samples = torch.as_tensor(content).detach().cpu()
+    samples = torch.as_tensor(content).detach()
     if samples.dim() == 2:
         # There are more samples than channels.
         samples = samples if samples.shape[0] > samples.shape[1] else samples.T

@@ -283,6 +283,11 @@ class PitchTokenizer(nn.Module):
         lengths : Tensor
             Units of each item, shape (batch,).
         """
+        # F0 in Hz does not survive reduced precision.
+        with torch.autocast(wavs.device.type, enabled=False):
+            return self._tokenize(wavs, lengths)
+
+    def _tokenize(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         f0, voiced, lengths = self.f0(wavs, lengths)
         if self.center:
             count = voiced.sum(1, keepdim=True).clamp(min=1)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from spiritlm_plugin.dataio.batching import length_batches
 from spiritlm_plugin.dataio.units import (
     MIN_SAMPLES,
     SAMPLE_RATE,
@@ -93,6 +94,24 @@ class SpeechTokenizer(nn.Module):
             parts[owner].append(units)
         return [join_windows(units) for units in parts]
 
+    def tokenize_windows(self, windows: Iterable[Tensor]) -> SpeechUnits:
+        """Return the units of one recording, read window by window.
+
+        Arguments
+        ---------
+        windows : iterable of Tensor
+            As from `spiritlm_plugin.dataio.audio.read_windows`.
+
+        Returns
+        -------
+        SpeechUnits
+        """
+        parts = []
+        for window in windows:
+            if len(window) >= MIN_SAMPLES:
+                parts += self._tokenize_batch([window])
+        return join_windows(parts)
+
     def _tokenize(self, windows: list[Tensor]) -> list[SpeechUnits]:
         """Tokenize windows in batches of similar length, in order."""
         out: list[SpeechUnits | None] = [None] * len(windows)
@@ -135,34 +154,3 @@ def join_windows(parts: Iterable[SpeechUnits]) -> SpeechUnits:
         return None if streams[0] is None else torch.cat(streams)
 
     return SpeechUnits(join("phonetic"), join("pitch"), join("style"))
-
-
-def length_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Group items of similar length, longest first.
-
-    Arguments
-    ---------
-    lengths : sequence of int
-        Of the items.
-    limit : int
-        On the padded size of a group; a longer item stands alone.
-
-    Returns
-    -------
-    list of list of int
-        Indices; each item is in one group.
-
-    Example
-    -------
-    >>> length_batches([1, 9, 10, 2], 20)
-    [[2, 1], [3, 0]]
-    """
-    batches: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and (len(batches[-1]) + 1) * longest <= limit:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-            longest = lengths[index]
-    return batches

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.rnn import pad_sequence
 
+from spiritlm_plugin.dataio.batching import length_batches
+from spiritlm_plugin.dataio.units import (
+    COMMON_STYLES,
+    PHONETIC_RATE,
+    PITCH_RATE,
+    STYLE_RATE,
+    SpeechUnits,
+)
+from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
 from spiritlm_plugin.lobes.masking import frame_mask, zero_padding
 
-_SLOPE = 0.1
+_RATES = {"pitch": PITCH_RATE, "style": STYLE_RATE}
 
 
 class UnitVocoder(nn.Module):
@@ -38,6 +47,9 @@ class UnitVocoder(nn.Module):
         Hidden width of the duration predictor.
     default_speaker, default_global_style : int
         What is used where none is asked for.
+    batch_frames : int
+        `synthesize` runs items of similar length together up to this many
+        frames, padding included.
 
     Example
     -------
@@ -67,11 +79,13 @@ class UnitVocoder(nn.Module):
         duration_dim: int | None = None,
         default_speaker: int = 0,
         default_global_style: int = 0,
+        batch_frames: int = 1000,
     ):
         super().__init__()
         self.speakers = list(speakers)
         self.default_speaker = default_speaker
         self.default_global_style = default_global_style
+        self.batch_frames = batch_frames
         # The order is that of the channels of the generator's input.
         sizes = {
             "phonetic": phonetic_units,
@@ -107,10 +121,8 @@ class UnitVocoder(nn.Module):
         return self.generator.hop
 
     def prepare_for_inference(self) -> None:
-        """Fuse the weight norms, for speed."""
-        for module in list(self.generator.modules()):
-            if parametrize.is_parametrized(module):
-                parametrize.remove_parametrizations(module, "weight")
+        """Fuse what can be fused."""
+        self.generator.prepare_for_inference()
 
     def speaker_id(self, speaker: int | str | None) -> int:
         """Return a speaker's number.
@@ -129,8 +141,31 @@ class UnitVocoder(nn.Module):
         known = ", ".join(f"{i} ({s})" for i, s in enumerate(self.speakers))
         raise ValueError(f"unknown speaker {speaker!r}; known: {known}")
 
+    def predict_frames(self, phonetic: Sequence[Tensor]) -> list[Tensor]:
+        """Return how many frames each unit lasts, for items on the CPU.
+
+        Arguments
+        ---------
+        phonetic : sequence of Tensor
+            Units without repeats of each item, each of shape (units,); blanks
+            last as their left neighbours would.
+
+        Returns
+        -------
+        list of Tensor
+            Frames of each unit, each of shape (units,).
+        """
+        lengths = torch.tensor([len(item) for item in phonetic])
+        if not len(lengths) or not int(lengths.max()):
+            return [item.new_zeros(len(item)) for item in phonetic]
+        device = self.embeddings["phonetic"].weight.device
+        last = self._size("phonetic") - 1
+        padded = pad_sequence(list(phonetic), True).clamp(max=last)
+        frames = self.predict_durations(padded.to(device), lengths.to(device))
+        return [row[:n] for row, n in zip(frames.cpu(), lengths.tolist())]
+
     def predict_durations(self, phonetic: Tensor, lengths: Tensor) -> Tensor:
-        """Return how many frames each unit lasts.
+        """Return how many frames each unit of a padded batch lasts.
 
         Arguments
         ---------
@@ -160,6 +195,146 @@ class UnitVocoder(nn.Module):
         )
         durations = (log_durations.exp() - 1).round().clamp(min=1).long()
         return durations if mask is None else durations * mask
+
+    def synthesize(
+        self,
+        units: Sequence[SpeechUnits],
+        speakers: Sequence[int],
+        global_style: int | None = None,
+        skip: Sequence[int] | None = None,
+        seed: int | None = None,
+    ) -> list[Tensor]:
+        """Return the waveform of each item's units.
+
+        Units at full rate keep their durations; others have them predicted.
+
+        Arguments
+        ---------
+        units : sequence of SpeechUnits
+            For an Expressive vocoder with pitch; where style is missing, one
+            of the common styles is drawn. Phonetic units behind the last one
+            (the tokenizer's blank) take their left neighbour.
+        speakers : sequence of int
+            One for each item.
+        global_style : int, optional
+            For a Base vocoder.
+        skip : sequence of int, optional
+            For each item, how many phonetic units at the start are context:
+            they are heard by the vocoder and left out of the waveform.
+        seed : int, optional
+            Of the draw of styles.
+
+        Returns
+        -------
+        list of Tensor
+            16 kHz, each of shape (samples,).
+
+        Raises
+        ------
+        ValueError
+            If a unit is out of range, pitch is missing, or the global style
+            is unknown.
+        """
+        if global_style is None:
+            global_style = self.default_global_style
+        elif not 0 <= global_style < self._size("global_style"):
+            raise ValueError(
+                f"unknown global style {global_style}; this vocoder has "
+                f"{self._size('global_style')}"
+            )
+        skip = [0] * len(units) if skip is None else skip
+        units = [self._complete(item, seed) for item in units]
+        durations = self._durations(units)
+        frames = [self._frames(u, d) for u, d in zip(units, durations)]
+        starts = [
+            self.hop * (n if d is None else int(d[:n].sum()))
+            for n, d in zip(skip, durations)
+        ]
+        wavs: list[Tensor] = [torch.empty(0)] * len(units)
+        lengths = [len(item["phonetic"]) for item in frames]
+        device = self.embeddings["phonetic"].weight.device
+        for batch in length_batches(lengths, self.batch_frames):
+            batch = [i for i in batch if lengths[i]]
+            if not batch:
+                continue
+            inputs = {
+                name: pad_sequence([frames[i][name] for i in batch], True)
+                for name in frames[batch[0]]
+            }
+            out, samples = self(
+                {name: value.to(device) for name, value in inputs.items()},
+                torch.tensor([lengths[i] for i in batch], device=device),
+                torch.tensor([speakers[i] for i in batch], device=device),
+                torch.full((len(batch),), global_style, device=device),
+            )
+            for i, wav, end in zip(batch, out.float().cpu(), samples.tolist()):
+                wavs[i] = wav[starts[i] : end].clone()
+        return wavs
+
+    def _size(self, name: str) -> int:
+        if name not in self.embeddings:
+            return 0
+        return self.embeddings[name].num_embeddings
+
+    def _complete(self, units: SpeechUnits, seed: int | None) -> SpeechUnits:
+        """Check units, fill blanks and draw a style where there is none."""
+        phonetic = _fill_blanks(units.phonetic, self._size("phonetic"))
+        streams = {"phonetic": phonetic}
+        if self.expressive:
+            if units.pitch is None:
+                raise ValueError(
+                    "this vocoder is expressive and these units have no "
+                    "pitch; use units of an Expressive model, or a Base "
+                    "vocoder"
+                )
+            style = units.style
+            if style is None:
+                generator = torch.Generator()
+                generator.seed() if seed is None else generator.manual_seed(
+                    seed
+                )
+                drawn = torch.randint(3, (1,), generator=generator)
+                length = 1 if units.full_rate else len(phonetic)
+                style = torch.tensor(COMMON_STYLES)[drawn].expand(length)
+            streams |= {"pitch": units.pitch, "style": style}
+        for name, stream in streams.items():
+            if len(stream) and int(stream.max()) >= self._size(name):
+                raise ValueError(
+                    f"{name} unit {int(stream.max())} is out of range: this "
+                    f"vocoder has {self._size(name)}"
+                )
+        return SpeechUnits(**streams, full_rate=units.full_rate)
+
+    def _durations(self, units: list[SpeechUnits]) -> list[Tensor | None]:
+        """Predict the durations of the items that have none."""
+        without = [i for i, u in enumerate(units) if not u.full_rate]
+        predicted = self.predict_frames([units[i].phonetic for i in without])
+        durations: list[Tensor | None] = [None] * len(units)
+        for i, frames in zip(without, predicted):
+            durations[i] = frames
+        return durations
+
+    @staticmethod
+    def _frames(
+        units: SpeechUnits, durations: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Bring all streams to 25 Hz."""
+        frames = {"phonetic": units.phonetic}
+        for name, rate in _RATES.items():
+            stream = getattr(units, name)
+            if stream is None:
+                continue
+            if units.full_rate and len(stream):
+                times = int(PHONETIC_RATE / rate)
+                source = torch.arange(len(units)) // times
+                stream = stream[source.clamp(max=len(stream) - 1)]
+            frames[name] = stream
+        if durations is not None:
+            frames = {
+                name: stream.repeat_interleave(durations)
+                for name, stream in frames.items()
+            }
+        return frames
 
     def forward(
         self,
@@ -243,118 +418,12 @@ class DurationPredictor(nn.Module):
         return self.output(x).squeeze(-1)
 
 
-class HifiGanGenerator(nn.Module):
-    """HiFi-GAN's generator, exact in batches of unequal length.
-
-    SpeechBrain's generator pads its convolutions by reflection; this one pads
-    with zeros, as the original and the released vocoders do.
-
-    Arguments
-    ---------
-    input_dim : int
-        Channels of the input.
-    channels : int
-        Channels before the first upsampling, halved by each.
-    upsample_rates, upsample_kernels : list of int
-        Their product is the hop.
-    resblock_kernels : list of int
-        Of the residual blocks that are averaged after each upsampling.
-    resblock_dilations : list of list of int
-        Of each residual block's convolutions.
-
-    Example
-    -------
-    >>> generator = HifiGanGenerator(8, 16, [4, 2], [8, 4], [3], [[1, 3]])
-    >>> generator(torch.randn(2, 8, 5), torch.tensor([5, 3])).shape
-    torch.Size([2, 1, 40])
-    """
-
-    def __init__(
-        self,
-        input_dim: int,
-        channels: int,
-        upsample_rates: list[int],
-        upsample_kernels: list[int],
-        resblock_kernels: list[int] = (3, 7, 11),
-        resblock_dilations: list[list[int]] = ((1, 3, 5),) * 3,
-    ):
-        super().__init__()
-        self.rates = list(upsample_rates)
-        self.hop = 1
-        self.input = weight_norm(nn.Conv1d(input_dim, channels, 7, padding=3))
-        self.upsamplers = nn.ModuleList()
-        self.blocks = nn.ModuleList()
-        for rate, kernel in zip(upsample_rates, upsample_kernels):
-            self.hop *= rate
-            self.upsamplers.append(
-                weight_norm(
-                    nn.ConvTranspose1d(
-                        channels,
-                        channels // 2,
-                        kernel,
-                        rate,
-                        padding=(kernel - rate) // 2,
-                    )
-                )
-            )
-            channels //= 2
-            self.blocks.append(
-                nn.ModuleList(
-                    _ResidualBlock(channels, size, dilations)
-                    for size, dilations in zip(
-                        resblock_kernels, resblock_dilations
-                    )
-                )
-            )
-        self.output = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return waveforms, shape (batch, 1, frames * hop).
-
-        Arguments
-        ---------
-        x : Tensor
-            Shape (batch, input_dim, frames).
-        lengths : Tensor
-            Frames of each item, shape (batch,).
-        """
-        mask = frame_mask(lengths, x.shape[-1])
-        x = self.input(zero_padding(x, mask))
-        for rate, upsampler, blocks in zip(
-            self.rates, self.upsamplers, self.blocks
-        ):
-            x = upsampler(F.leaky_relu(zero_padding(x, mask), _SLOPE))
-            if mask is not None:
-                mask = mask.repeat_interleave(rate, dim=1)
-            x = zero_padding(x, mask)
-            x = sum(block(x, mask) for block in blocks) / len(blocks)
-        x = self.output(F.leaky_relu(x)).tanh()
-        return zero_padding(x, mask)
-
-
-class _ResidualBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution, each pair added."""
-
-    def __init__(self, channels: int, kernel: int, dilations: list[int]):
-        super().__init__()
-
-        def conv(dilation):
-            return weight_norm(
-                nn.Conv1d(
-                    channels,
-                    channels,
-                    kernel,
-                    dilation=dilation,
-                    padding=(kernel - 1) * dilation // 2,
-                )
-            )
-
-        self.dilated = nn.ModuleList(conv(dilation) for dilation in dilations)
-        self.plain = nn.ModuleList(conv(1) for _ in dilations)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        for dilated, plain in zip(self.dilated, self.plain):
-            y = zero_padding(dilated(F.leaky_relu(x, _SLOPE)), mask)
-            y = plain(F.leaky_relu(y, _SLOPE))
-            x = x + zero_padding(y, mask)
-        return x
+def _fill_blanks(phonetic: Tensor, blank: int) -> Tensor:
+    """Replace the tokenizer's blank by the last unit before it."""
+    is_unit = phonetic != blank
+    if bool(is_unit.all()) or not bool(is_unit.any()):
+        return phonetic[is_unit] if not bool(is_unit.any()) else phonetic
+    source = torch.arange(len(phonetic))
+    first = int(is_unit.nonzero()[0])
+    source = torch.where(is_unit, source, 0).cummax(0).values
+    return phonetic[source.clamp(min=first)]

@@ -1,0 +1,54 @@
+# `make test` and `make demo` need Python 3.10 to 3.12 and the network, nothing
+# else: they create .venv and install into it, again when a setup file changes.
+
+VENV ?= .venv
+JOBS ?= 2
+AUDIO ?=
+
+BIN := $(VENV)/bin
+SETUP_FILES := setup.cfg setup.py pyproject.toml spiritlm_plugin.pth
+
+# The first Python of a supported version that runs (a pyenv shim may not) and
+# that can create an environment. Override with `make PYTHON=... test`.
+SUITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
+	$$p -c '$(SUITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+.PHONY: help test demo bench format clean
+
+help:
+	@echo "make test            lint, then run all tests"
+	@echo "make demo [AUDIO=f]  run the demo, on your own recording if given"
+	@echo "make bench           measure the speed of inference"
+	@echo "make format          format and fix the sources"
+	@echo "make clean           remove .venv, build products and caches"
+	@echo "Options: PYTHON=python3.11  VENV=.venv  JOBS=2 (test processes)"
+
+test: $(VENV)/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+demo: $(VENV)/installed-demo
+	$(BIN)/python -m spiritlm_plugin.demo $(if $(AUDIO),"$(AUDIO)")
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m tests.benchmarks.benchmark_inference
+
+format: $(VENV)/installed-test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo_output
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed-%: $(SETUP_FILES) | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[$*]"
+	touch $@
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.10 to 3.12 with venv and" \
+		"ensurepip found. Install one, or name it: make PYTHON=..."; exit 1; fi
+	$(PYTHON) -m venv --clear $(VENV)

@@ -1,0 +1,36 @@
+"""Batches of items of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def length_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Group items of similar length, longest first.
+
+    Arguments
+    ---------
+    lengths : sequence of int
+        Of the items.
+    limit : int
+        On the padded size of a group; a longer item stands alone.
+
+    Returns
+    -------
+    list of list of int
+        Indices; each item is in one group.
+
+    Example
+    -------
+    >>> length_batches([1, 9, 10, 2], 20)
+    [[2, 1], [3, 0]]
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and (len(batches[-1]) + 1) * longest <= limit:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+            longest = lengths[index]
+    return batches

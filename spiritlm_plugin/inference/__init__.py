@@ -1,0 +1,5 @@
+"""The pretrained interface, also found as ``speechbrain.inference.SpiritLM``."""
+
+from spiritlm_plugin.inference.spiritlm import Generation, SpiritLM
+
+__all__ = ["Generation", "SpiritLM"]
