@@ -1,0 +1,1 @@
+"""Everything that is data: units, segments, ids, audio, checkpoints."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.units import SpeechStream, SpeechUnits

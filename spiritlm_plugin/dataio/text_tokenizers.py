@@ -6,12 +6,30 @@ control or speech token, and says which ids stand in front of a prompt.
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import sentencepiece
+
+# As Llama 2's tokenizer was trained; one thread, so that it is deterministic.
+_TRAINING = {
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "character_coverage": 0.99995,
+    "split_digits": True,
+    "allow_whitespace_only_pieces": True,
+    "normalization_rule_name": "identity",
+    "add_dummy_prefix": True,
+    "remove_extra_whitespaces": False,
+    "max_sentence_length": 2**20,
+    "num_threads": 1,
+    "minloglevel": 2,
+}
 
 
 class TextTokenizer(Protocol):
@@ -171,3 +189,62 @@ class HubText:
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
         self._tokenizer.save_pretrained(folder)
+
+
+def train_text_tokenizer(
+    texts: Iterable[str],
+    vocabulary_size: int,
+    folder: str | Path | None = None,
+) -> SentencePieceText:
+    """Train a SentencePiece model of the kind that Llama 2 uses.
+
+    Byte-pair encoding with bytes for what it has not seen, one digit a piece
+    and no normalization, so that texts come back as they were. It has no
+    speech tokens; `Vocabulary.extend` puts them behind its own. The same
+    texts give the same model.
+
+    Arguments
+    ---------
+    texts : iterable of str
+        To learn from.
+    vocabulary_size : int
+        Pieces, the 256 bytes and 3 control pieces among them.
+    folder : str or Path, optional
+        Where ``tokenizer.model`` is written; nowhere by default.
+
+    Returns
+    -------
+    SentencePieceText
+
+    Raises
+    ------
+    ValueError
+        If the texts are empty, or too few or too many for that size.
+
+    Example
+    -------
+    >>> tokenizer = train_text_tokenizer(["the cat sat on the mat"], 280)
+    >>> tokenizer.decode(tokenizer.encode("the  hat: été"))
+    'the  hat: été'
+    """
+    texts = list(texts)
+    if not any(texts):
+        raise ValueError("cannot train a text tokenizer: there are no texts")
+    proto = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=proto,
+            vocab_size=vocabulary_size,
+            **_TRAINING,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"cannot train a text tokenizer of {vocabulary_size} pieces on "
+            f"{len(texts)} texts: {error}"
+        ) from error
+    with tempfile.TemporaryDirectory() as temporary:
+        model_file = Path(folder or temporary) / "tokenizer.model"
+        model_file.parent.mkdir(parents=True, exist_ok=True)
+        model_file.write_bytes(proto.getvalue())
+        return SentencePieceText(model_file)

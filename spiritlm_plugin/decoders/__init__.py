@@ -1,0 +1,1 @@
+"""Sampling under a modality constraint."""

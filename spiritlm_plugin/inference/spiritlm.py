@@ -6,7 +6,6 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -471,7 +470,7 @@ class SpiritLM(Pretrained):
                 [seeds[i] for i in chosen],
                 stop,
                 max_seconds,
-                partial(self._speech_seconds),
+                self._speech_seconds,
             )
             for i, result in zip(chosen, results):
                 decoded[i] = result
@@ -569,7 +568,9 @@ class SpiritLM(Pretrained):
             for segment in prompt
             if isinstance(segment, Speech) and not segment.has_units
         }
-        wavs = [read_audio(s.content, s.sample_rate) for s in recordings.values()]
+        wavs = [
+            read_audio(s.content, s.sample_rate) for s in recordings.values()
+        ]
         encoded = {}
         if wavs:
             units = self.encode_batch(wavs)
@@ -604,13 +605,19 @@ class SpiritLM(Pretrained):
         """Give all generated speech its waveforms, in one batch."""
         places, items, skips = [], [], []
         for generation, prompt, result in zip(generations, prompts, decoded):
+            said = _speech_of(prompt)
             for index, segment in enumerate(generation):
                 if isinstance(segment, Text):
                     continue
                 context = SpeechStream([], [])
                 if index == 0 and self._continues_speech(result.ids):
                     context = _last_speech(prompt)
-                units, skip = _with_context(context, segment.stream)
+                whole = SpeechStream.concatenate([context, segment.stream])
+                whole = self._with_voice(whole, said)
+                units, skip = _cut_context(
+                    whole.split(), context.count(Kind.PHONETIC)
+                )
+                said = SpeechStream.concatenate([said, segment.stream])
                 places.append((generation, index))
                 items.append(units)
                 skips.append(skip)
@@ -627,15 +634,27 @@ class SpiritLM(Pretrained):
         """Tell whether an output starts with speech, before any marker."""
         return len(ids) > 0 and int(self.vocabulary.kinds[ids[0]]) >= 0
 
+    def _with_voice(
+        self, stream: SpeechStream, said: SpeechStream
+    ) -> SpeechStream:
+        """Give speech without pitch or style those last heard.
+
+        Where no pitch was heard it is the first one; the vocoder draws a
+        style by itself.
+        """
+        voice = []
+        for kind in (Kind.STYLE, Kind.PITCH):
+            if not self.vocabulary.unit_count(kind) or stream.count(kind):
+                continue
+            heard = said.values[said.kinds == int(kind)].tolist()
+            if kind is Kind.PITCH:
+                heard = heard or [0]
+            voice += [SpeechStream([int(kind)], [unit]) for unit in heard[-1:]]
+        return SpeechStream.concatenate([*voice, stream])
+
     def _speech_seconds(self, ids: Tensor) -> Tensor:
         """Return the seconds of speech in each row of new token ids."""
-        streams = []
-        for row in ids:
-            speech = self.vocabulary.decode(row)
-            speech = [s.stream for s in speech if isinstance(s, Speech)]
-            streams.append(
-                SpeechStream.concatenate([SpeechStream([], []), *speech])
-            )
+        streams = [_speech_of(self.vocabulary.decode(row)) for row in ids]
         frames = self._predict_frames(streams)
         return torch.tensor([float(f.sum()) for f in frames]) / PHONETIC_RATE
 
@@ -730,21 +749,21 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
 def _last_speech(prompt: list[Segment]) -> SpeechStream:
     """Return the speech that a prompt ends in."""
     last = takewhile(lambda s: isinstance(s, Speech), reversed(prompt))
-    streams = [segment.stream for segment in last][::-1]
-    return SpeechStream.concatenate([SpeechStream([], []), *streams])
+    return _speech_of(list(last)[::-1])
 
 
-def _with_context(
-    context: SpeechStream, stream: SpeechStream
-) -> tuple[SpeechUnits, int]:
-    """Read a stream back behind what it continues.
+def _speech_of(segments: list[Segment]) -> SpeechStream:
+    """Return all speech of some segments as one stream."""
+    speech = [s.stream for s in segments if isinstance(s, Speech)]
+    return SpeechStream.concatenate([SpeechStream([], []), *speech])
 
-    Returns the units, the last of the context among them, and how many are of
-    the context.
+
+def _cut_context(units: SpeechUnits, context: int) -> tuple[SpeechUnits, int]:
+    """Leave as much of the context as the vocoder can hear.
+
+    Returns the units and how many of them are context.
     """
-    units = SpeechStream.concatenate([context, stream]).split()
-    before = context.count(Kind.PHONETIC)
-    drop = max(before - _CONTEXT_UNITS, 0)
+    drop = max(context - _CONTEXT_UNITS, 0)
 
     def part(values):
         return None if values is None else values[drop:]
@@ -755,7 +774,7 @@ def _with_context(
         part(units.style),
         full_rate=False,
     )
-    return units, before - drop
+    return units, context - drop
 
 
 def _first_units(stream: SpeechStream, count: int) -> SpeechStream:

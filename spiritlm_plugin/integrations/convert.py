@@ -46,7 +46,9 @@ def hyperparams(release: Release, language_model: str) -> str:
     """
     phonetic = dict(release.arguments["phonetic"])
     quantizer = phonetic.pop("quantizer")
-    kind = "LinearQuantizer" if "hidden_dims" in quantizer else "KMeansQuantizer"
+    kind = (
+        "LinearQuantizer" if "hidden_dims" in quantizer else "KMeansQuantizer"
+    )
     sections = [
         "# Spirit LM. from_hparams sets pretrained_path to this folder.\n"
         "pretrained_path: .\n"
@@ -88,9 +90,7 @@ def hyperparams(release: Release, language_model: str) -> str:
     hook = "!name:spiritlm_plugin.dataio.checkpoints.load_safetensors"
     hooks = "".join(f"        {name}: {hook}\n" for name in release.states)
     sections += [
-        _new(
-            "tokenizer", "speech_tokenizer.SpeechTokenizer", {}, **tokenizer
-        ),
+        _new("tokenizer", "speech_tokenizer.SpeechTokenizer", {}, **tokenizer),
         _new("vocoder", "vocoder.UnitVocoder", release.arguments["vocoder"]),
         f"language_model: !apply:{_LOBES}.language_model.load_language_model\n"
         f"    folder: {language_model}\n"
@@ -172,7 +172,9 @@ def convert_release(
     lm.vocabulary.save(partial / "language_model")
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (release.language_model / name).exists():
-            shutil.copy(release.language_model / name, partial / "language_model")
+            shutil.copy(
+                release.language_model / name, partial / "language_model"
+            )
     text = hyperparams(release, "!ref <pretrained_path>/language_model")
     (partial / "hyperparams.yaml").write_text(text)
     if destination.exists():
@@ -195,7 +197,9 @@ def main(arguments: list[str] | None = None) -> None:
     written = convert_release(
         options.folder, options.variant, options.destination
     )
-    print(f'written: {written}; load it with SpiritLM.from_hparams("{written}")')
+    print(
+        f'written: {written}; load it with SpiritLM.from_hparams("{written}")'
+    )
 
 
 if __name__ == "__main__":

@@ -124,11 +124,11 @@ def read_release(folder: str | Path, variant: str) -> Release:
 
 
 def rename(state: State, rules: list[tuple[str, str]]) -> State:
-    """Rename tensors by the first rule that matches; others are dropped.
+    r"""Rename tensors by the first rule that matches; others are dropped.
 
     Example
     -------
-    >>> rename({"a.0.w": 1, "b": 2}, [(r"a\\.(\\d)", r"layers.\\1")])
+    >>> rename({"a.0.w": 1, "b": 2}, [(r"a\.(\d)", r"layers.\1")])
     {'layers.0.w': 1}
     """
     renamed = {}
@@ -422,16 +422,20 @@ def _read_vocoder(path: Path) -> tuple[dict, State]:
         arguments["global_styles"] = config["num_styles"]
         arguments["default_global_style"] = _GLOBAL_STYLE
     per_stage = len(config["resblock_kernel_sizes"])
-    weights = {
-        re.sub(
+    weights = {}
+    for name, tensor in read_pickle(path / "generator.pt")["generator"].items():
+        # Blocks of all stages are counted through.
+        name = re.sub(
             r"^resblocks\.(\d+)\.",
-            lambda m: "blocks.{}.{}.".format(*divmod(int(m[1]), per_stage)),
+            lambda m: "stages.{}.blocks.{}.".format(
+                *divmod(int(m[1]), per_stage)
+            ),
             name,
-        ): tensor
-        for name, tensor in read_pickle(path / "generator.pt")[
-            "generator"
-        ].items()
-    }
+        )
+        is_generator = re.match("conv_|ups|stages", name)
+        if is_generator and tensor.dim() == 3:
+            tensor = tensor.unsqueeze(2)  # convolutions have a height of one
+        weights[name] = tensor
     state = rename(
         weights,
         [
@@ -445,9 +449,9 @@ def _read_vocoder(path: Path) -> tuple[dict, State]:
             (r"dur_predictor\.proj\.", "duration_predictor.output."),
             (r"conv_pre\.", "generator.input."),
             (r"conv_post\.", "generator.output."),
-            (r"ups\.", "generator.upsamplers."),
-            (r"(blocks\.\d+\.\d+)\.convs1\.", r"generator.\1.dilated."),
-            (r"(blocks\.\d+\.\d+)\.convs2\.", r"generator.\1.plain."),
+            (r"ups\.(\d+)\.", r"generator.stages.\1.upsampler."),
+            (r"(stages.*)\.convs1\.", r"generator.\1.dilated."),
+            (r"(stages.*)\.convs2\.", r"generator.\1.plain."),
         ],
     )
     return arguments, _modern_weight_norm(state)

@@ -1,22 +1,30 @@
-"""HiFi-GAN's generator, exact in batches."""
+"""HiFi-GAN's generator, exact in batches and in bounded memory."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
+from spiritlm_plugin.lobes.channels_last import conv1d, to_channels_last
 from spiritlm_plugin.lobes.masking import frame_mask, zero_padding
 
 _SLOPE = 0.1
+# Input frames that reach the same samples: a bound on half of the receptive
+# field of the published configurations (22 frames).
+_CONTEXT = 32
+# Samples that late stages work on at a time, so that they stay in the cache.
+_PIECE_SAMPLES = 256000
 
 
 class HifiGanGenerator(nn.Module):
-    """HiFi-GAN's generator, exact in batches of unequal length.
+    """HiFi-GAN's generator (Kong et al., NeurIPS 2020).
 
     SpeechBrain's generator pads its convolutions by reflection; this one pads
-    with zeros, as the original and the released vocoders do.
+    with zeros, as the original and the released vocoders do. Convolutions are
+    two-dimensional with a height of one (see `channels_last`).
 
     Arguments
     ---------
@@ -48,40 +56,25 @@ class HifiGanGenerator(nn.Module):
         resblock_dilations: list[list[int]] = ((1, 3, 5),) * 3,
     ):
         super().__init__()
-        self.rates = list(upsample_rates)
+        self.input = weight_norm(conv1d(input_dim, channels, 7, padding=3))
+        self.stages = nn.ModuleList()
         self.hop = 1
-        self.input = weight_norm(nn.Conv1d(input_dim, channels, 7, padding=3))
-        self.upsamplers = nn.ModuleList()
-        self.blocks = nn.ModuleList()
         for rate, kernel in zip(upsample_rates, upsample_kernels):
             self.hop *= rate
-            self.upsamplers.append(
-                weight_norm(
-                    nn.ConvTranspose1d(
-                        channels,
-                        channels // 2,
-                        kernel,
-                        rate,
-                        padding=(kernel - rate) // 2,
-                    )
+            self.stages.append(
+                _Stage(
+                    channels, rate, kernel, resblock_kernels, resblock_dilations
                 )
             )
             channels //= 2
-            self.blocks.append(
-                nn.ModuleList(
-                    _ResidualBlock(channels, size, dilations)
-                    for size, dilations in zip(
-                        resblock_kernels, resblock_dilations
-                    )
-                )
-            )
-        self.output = weight_norm(nn.Conv1d(channels, 1, 7, padding=3))
+        self.output = weight_norm(conv1d(channels, 1, 7, padding=3))
 
     def prepare_for_inference(self) -> None:
-        """Fuse the weight norms, for speed."""
+        """Fuse the weight norms and lay weights out for speed."""
         for module in list(self.modules()):
             if parametrize.is_parametrized(module):
                 parametrize.remove_parametrizations(module, "weight")
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return waveforms, shape (batch, 1, frames * hop).
@@ -94,17 +87,76 @@ class HifiGanGenerator(nn.Module):
             Frames of each item, shape (batch,).
         """
         mask = frame_mask(lengths, x.shape[-1])
-        x = self.input(zero_padding(x, mask))
-        for rate, upsampler, blocks in zip(
-            self.rates, self.upsamplers, self.blocks
-        ):
-            x = upsampler(F.leaky_relu(zero_padding(x, mask), _SLOPE))
-            if mask is not None:
-                mask = mask.repeat_interleave(rate, dim=1)
-            x = zero_padding(x, mask)
-            x = sum(block(x, mask) for block in blocks) / len(blocks)
+        x = to_channels_last(zero_padding(x, mask))
+        mask = None if mask is None else mask[:, None, None]
+        x = _zero(self.input(x), mask)
+        for stage in self.stages:
+            x, mask = stage(x, mask)
         x = self.output(F.leaky_relu(x)).tanh()
-        return zero_padding(x, mask)
+        return _zero(x, mask).squeeze(2)
+
+    def synthesize(self, x: Tensor) -> Tensor:
+        """Return the waveform of one item, in memory that does not grow.
+
+        The item runs through the network in pieces that overlap by more than
+        its receptive field.
+
+        Arguments
+        ---------
+        x : Tensor
+            Shape (input_dim, frames).
+
+        Returns
+        -------
+        Tensor
+            Shape (frames * hop,).
+        """
+        frames = x.shape[-1]
+        size = max(_PIECE_SAMPLES // self.hop, 1)
+        pieces = []
+        for start in range(0, frames, size):
+            end = min(start + size, frames)
+            first, last = max(start - _CONTEXT, 0), min(end + _CONTEXT, frames)
+            piece = x[None, :, first:last]
+            wav = self(piece, torch.tensor([last - first], device=x.device))
+            before = (start - first) * self.hop
+            pieces.append(wav[0, 0, before : before + (end - start) * self.hop])
+        return torch.cat(pieces)
+
+
+class _Stage(nn.Module):
+    """Upsampling, and the mean of residual blocks."""
+
+    def __init__(self, channels, rate, kernel, block_kernels, block_dilations):
+        super().__init__()
+        self.rate = rate
+        self.upsampler = weight_norm(
+            nn.ConvTranspose2d(
+                channels,
+                channels // 2,
+                (1, kernel),
+                (1, rate),
+                (0, (kernel - rate) // 2),
+            )
+        )
+        self.blocks = nn.ModuleList(
+            _ResidualBlock(channels // 2, size, dilations)
+            for size, dilations in zip(block_kernels, block_dilations)
+        )
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        x = self.upsampler(F.leaky_relu(x, _SLOPE))
+        x = x.contiguous(memory_format=torch.channels_last)
+        if mask is not None:
+            mask = mask.repeat_interleave(self.rate, dim=-1)
+        x = _zero(x, mask)
+        first, *others = self.blocks
+        total = first(x, mask)
+        for block in others:
+            total = total.add_(block(x, mask))
+        return total / len(self.blocks), mask
 
 
 class _ResidualBlock(nn.Module):
@@ -114,13 +166,14 @@ class _ResidualBlock(nn.Module):
         super().__init__()
 
         def conv(dilation):
+            padding = (kernel - 1) * dilation // 2
             return weight_norm(
-                nn.Conv1d(
+                conv1d(
                     channels,
                     channels,
                     kernel,
                     dilation=dilation,
-                    padding=(kernel - 1) * dilation // 2,
+                    padding=padding,
                 )
             )
 
@@ -129,7 +182,13 @@ class _ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         for dilated, plain in zip(self.dilated, self.plain):
-            y = zero_padding(dilated(F.leaky_relu(x, _SLOPE)), mask)
-            y = plain(F.leaky_relu(y, _SLOPE))
-            x = x + zero_padding(y, mask)
+            y = _zero(dilated(F.leaky_relu(x, _SLOPE)), mask)
+            # In place where the gradient does not need what is overwritten.
+            y = plain(F.leaky_relu(y, _SLOPE, inplace=True))
+            x = _zero(y, mask).add_(x)
         return x
+
+
+def _zero(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Set what lies behind each item of a layer's output to zero."""
+    return x if mask is None else x.mul_(mask)

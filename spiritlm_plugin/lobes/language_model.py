@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, require_files
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
+
+# Matrix products are fast where sizes are multiples of this.
+_ROW_MULTIPLE = 64
 
 
 class LanguageModel(nn.Module):
@@ -184,4 +188,58 @@ def load_language_model(
         for name, buffer in model.named_buffers():
             if name.endswith("inv_freq"):
                 buffer.copy_(buffer.to(getattr(torch, rotary_dtype)))
+    return LanguageModel(model.eval(), vocabulary)
+
+
+def new_language_model(
+    config: dict[str, Any], vocabulary: Vocabulary
+) -> LanguageModel:
+    """Make a language model with random weights.
+
+    Arguments
+    ---------
+    config : dict
+        Arguments of the transformers configuration, ``model_type`` among them.
+        The embedding gets a row for each id of the vocabulary, rounded up to
+        a multiple of 64; a larger ``vocab_size`` adds spare rows.
+    vocabulary : Vocabulary
+        Of text and speech tokens.
+
+    Returns
+    -------
+    LanguageModel
+        In float32, ready for inference.
+
+    Raises
+    ------
+    ValueError
+        If transformers does not know the ``model_type``, or it is missing.
+
+    Example
+    -------
+    >>> from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
+    >>> text = train_text_tokenizer(["the cat sat on the mat"], 280)
+    >>> lm = new_language_model(
+    ...     {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1,
+    ...      "num_attention_heads": 2, "intermediate_size": 16},
+    ...     Vocabulary.extend(text, phonetic=50),
+    ... )
+    >>> lm(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 384])
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if "model_type" not in config:
+        raise ValueError(
+            "the configuration of a language model needs a model_type, such "
+            f"as 'llama'; got {', '.join(config) or 'nothing'}"
+        )
+    rows = -(-len(vocabulary) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+    sizes = {"vocab_size": max(rows, config.get("vocab_size", 0))}
+    ends = {"bos_token_id": None, "eos_token_id": vocabulary.eos_id}
+    if vocabulary.text.prompt_start:
+        ends["bos_token_id"] = vocabulary.text.prompt_start[0]
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**{**ends, **config, **sizes})
+    )
     return LanguageModel(model.eval(), vocabulary)

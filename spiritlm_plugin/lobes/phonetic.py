@@ -144,7 +144,9 @@ class PhoneticTokenizer(nn.Module):
             Frames of each item, shape (batch,).
         """
         features, lengths = self.encoder(wavs, lengths)
-        return self.quantizer(features, lengths), lengths
+        # The choice between units is made in full precision.
+        with torch.autocast(wavs.device.type, enabled=False):
+            return self.quantizer(features.float(), lengths), lengths
 
 
 def fill_blanks(units: Tensor, lengths: Tensor, blank: int) -> Tensor:

@@ -47,9 +47,10 @@ class FCPE(nn.Module):
         f0_max: float = 1100.0,
     ):
         super().__init__()
-        import torchfcpe
-
+        # torchfcpe reports its defaults on the standard output.
         with contextlib.redirect_stdout(io.StringIO()):
+            import torchfcpe
+
             bundled = torchfcpe.spawn_bundled_infer_model("cpu")
         self.network = bundled.model
         self._mel = bundled.wav2mel

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from transformers import HubertModel, Wav2Vec2Model
+from transformers.activations import GELUActivation
 
-from spiritlm_plugin.lobes.masking import (
-    frame_mask,
-    standardize,
-    zero_padding,
-)
+from spiritlm_plugin.lobes.channels_last import PointwiseLinear, run_conv1d
+from spiritlm_plugin.lobes.masking import frame_mask, standardize
+
+# How many layers behind the first one run in pieces, and in pieces of how many
+# of their frames.
+_FAST_LAYERS = 2
+_PIECE = 400
 
 
 class SpeechEncoder(nn.Module):
@@ -70,10 +72,11 @@ class SpeechEncoder(nn.Module):
         self.normalize_eps = normalize_eps
 
     def prepare_for_inference(self) -> None:
-        """Fuse the weight norm of the positional convolution, for speed."""
+        """Fuse and lay out weights for speed; the results stay the same."""
         conv = self.model.encoder.pos_conv_embed.conv
         if parametrize.is_parametrized(conv):
             parametrize.remove_parametrizations(conv, "weight")
+        PointwiseLinear.replace_all(self.model)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the number of frames for numbers of samples."""
@@ -101,29 +104,43 @@ class SpeechEncoder(nn.Module):
         """
         if self.normalize_eps is not None:
             wavs = standardize(wavs, lengths, self.normalize_eps)
-        features, lengths = self._convolutions(wavs, lengths)
-        hidden = self.model.feature_projection(features.transpose(1, 2))
+        features = self._convolutions(wavs, lengths)
+        features = features.squeeze(2).transpose(1, 2)
+        lengths = self.output_lengths(lengths)
+        hidden = self.model.feature_projection(features)
         if isinstance(hidden, tuple):  # wav2vec 2.0 returns its input as well
             hidden = hidden[0]
         return self._transformer(hidden, lengths), lengths
 
-    def _convolutions(self, wavs, lengths) -> tuple[Tensor, Tensor]:
+    def _convolutions(self, wavs: Tensor, lengths: Tensor) -> Tensor:
+        """Return (batch, channels, 1, frames), in pieces of time.
+
+        On a CPU the first, fast layers work on pieces that stay in the cache.
+        """
         first, *others = self.model.feature_extractor.conv_layers
-        x = first.conv(wavs.unsqueeze(1))
-        lengths = _conv_lengths(lengths, first.conv)
-        x = first.activation(_time_norm(x, lengths, first.layer_norm))
-        for layer in others:
-            x = layer.activation(layer.conv(x))
-            lengths = _conv_lengths(lengths, layer.conv)
-        return x, lengths
+        weight, bias = _fold_norm(first.conv, first.layer_norm, wavs, lengths)
+        fast, slow = others[:_FAST_LAYERS], others[_FAST_LAYERS:]
+        field, hop = _field([first, *fast])
+        frames = (wavs.shape[1] - field) // hop + 1
+        size = frames if wavs.is_cuda else max(_PIECE // len(wavs), 50)
+        pieces = []
+        for start in range(0, frames, size):
+            end = min(start + size, frames)
+            samples = wavs[:, start * hop : (end - 1) * hop + field]
+            windows = _windows(samples, first.conv)
+            x = torch.baddbmm(bias[:, None], windows, weight.transpose(1, 2))
+            # (batch, time, channels) is channels-last already.
+            x = _in_place(first.activation, x).unsqueeze(1).permute(0, 3, 1, 2)
+            pieces.append(_run_layers(fast, x))
+        return _run_layers(slow, torch.cat(pieces, 3))
 
     def _transformer(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         encoder = self.model.encoder
         mask = frame_mask(lengths, hidden.shape[1])
         if mask is not None:
-            hidden = zero_padding(hidden.transpose(1, 2), mask).transpose(1, 2)
+            hidden = hidden * mask.unsqueeze(-1)
             mask = mask[:, None, None, :]
-        hidden = hidden + encoder.pos_conv_embed(hidden)
+        hidden = hidden + self._positions(hidden)
         hidden = encoder.dropout(encoder.layer_norm(hidden))
         for layer in encoder.layers:
             hidden = layer(hidden, attention_mask=mask)
@@ -131,16 +148,76 @@ class SpeechEncoder(nn.Module):
                 hidden = hidden[0]
         return hidden
 
+    def _positions(self, hidden: Tensor) -> Tensor:
+        """Return the convolutional position embedding."""
+        embedding = self.model.encoder.pos_conv_embed
+        x = hidden.unsqueeze(1).permute(0, 3, 1, 2)
+        x = run_conv1d(embedding.conv, x)[..., : hidden.shape[1]]
+        return embedding.activation(x).permute(0, 2, 3, 1).squeeze(1)
+
+
+def _fold_norm(
+    conv: nn.Conv1d, norm: nn.GroupNorm, wavs: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fold the norm behind the first convolution into its weights.
+
+    Mean and variance over time of what the convolution gives follow from
+    those of the windows that it reads, so each item gets weights and biases
+    of its own and the norm costs nothing. A bias of the convolution would be
+    taken off again by the norm.
+
+    Returns
+    -------
+    weight : Tensor
+        Shape (batch, channels, kernel).
+    bias : Tensor
+        Shape (batch, channels).
+    """
+    windows = _windows(wavs, conv).double()
+    counts = _conv_lengths(lengths, conv)
+    mask = frame_mask(counts, windows.shape[1])
+    counts = counts[:, None, None]
+    if mask is not None:
+        windows = windows * mask.unsqueeze(-1)
+    mean = windows.sum(1, keepdim=True) / counts
+    windows = windows - mean
+    if mask is not None:
+        windows = windows * mask.unsqueeze(-1)
+    covariance = windows.transpose(1, 2) @ windows / counts
+    weight = conv.weight[:, 0].double()
+    variance = ((weight @ covariance) * weight).sum(-1)
+    scale = norm.weight.double() * torch.rsqrt(variance + norm.eps)
+    weight = weight * scale.unsqueeze(-1)
+    bias = norm.bias.double() - (weight * mean).sum(-1)
+    return weight.to(wavs.dtype), bias.to(wavs.dtype)
+
+
+def _windows(wavs: Tensor, conv: nn.Conv1d) -> Tensor:
+    """Return what a convolution reads, (batch, frames, kernel), as a view."""
+    return wavs.unfold(1, conv.kernel_size[0], conv.stride[0])
+
+
+def _run_layers(layers, x: Tensor) -> Tensor:
+    for layer in layers:
+        x = _in_place(layer.activation, run_conv1d(layer.conv, x))
+    return x
+
+
+def _in_place(activation: nn.Module, x: Tensor) -> Tensor:
+    """Apply an activation, overwriting its input where nobody needs it."""
+    if torch.is_grad_enabled() or type(activation) is not GELUActivation:
+        return activation(x)
+    return torch.ops.aten.gelu_(x)
+
+
+def _field(layers) -> tuple[int, int]:
+    """Return receptive field and hop of convolutions, in samples."""
+    field, hop = 1, 1
+    for layer in reversed(layers):
+        [kernel], [stride] = layer.conv.kernel_size, layer.conv.stride
+        field, hop = (field - 1) * stride + kernel, hop * stride
+    return field, hop
+
 
 def _conv_lengths(lengths: Tensor, conv: nn.Conv1d) -> Tensor:
     return (lengths - conv.kernel_size[0]) // conv.stride[0] + 1
-
-
-def _time_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Normalize each channel over the item's own frames."""
-    if frame_mask(lengths, x.shape[-1]) is None:
-        return F.group_norm(
-            x, norm.num_groups, norm.weight, norm.bias, norm.eps
-        )
-    x = standardize(x, lengths, norm.eps)
-    return torch.addcmul(norm.bias[:, None], x, norm.weight[:, None])

@@ -77,9 +77,11 @@ class StyleTokenizer(nn.Module):
     def logits(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores, shape (batch, seconds, units), and their lengths."""
         features, lengths = self.encoder(wavs, lengths)
-        pooled, lengths = _pool(features, lengths, self.frames)
-        # Averaging before the linear map is the same and cheaper.
-        return self.classifier(self.projector(pooled)), lengths
+        pooled, lengths = _pool(features.float(), lengths, self.frames)
+        # Averaging before the linear map is the same and cheaper. The choice
+        # between units is made in full precision.
+        with torch.autocast(wavs.device.type, enabled=False):
+            return self.classifier(self.projector(pooled)), lengths
 
 
 def _pool(

@@ -48,8 +48,8 @@ class UnitVocoder(nn.Module):
     default_speaker, default_global_style : int
         What is used where none is asked for.
     batch_frames : int
-        `synthesize` runs items of similar length together up to this many
-        frames, padding included.
+        On a GPU `synthesize` runs items of similar length together up to this
+        many frames, padding included.
 
     Example
     -------
@@ -79,7 +79,7 @@ class UnitVocoder(nn.Module):
         duration_dim: int | None = None,
         default_speaker: int = 0,
         default_global_style: int = 0,
-        batch_frames: int = 1000,
+        batch_frames: int = 5000,
     ):
         super().__init__()
         self.speakers = list(speakers)
@@ -253,22 +253,28 @@ class UnitVocoder(nn.Module):
         wavs: list[Tensor] = [torch.empty(0)] * len(units)
         lengths = [len(item["phonetic"]) for item in frames]
         device = self.embeddings["phonetic"].weight.device
-        for batch in length_batches(lengths, self.batch_frames):
+        # On a CPU nothing is gained by padding items to a common length.
+        limit = 0 if device.type == "cpu" else self.batch_frames
+        for batch in length_batches(lengths, limit):
             batch = [i for i in batch if lengths[i]]
             if not batch:
                 continue
-            inputs = {
-                name: pad_sequence([frames[i][name] for i in batch], True)
-                for name in frames[batch[0]]
-            }
-            out, samples = self(
-                {name: value.to(device) for name, value in inputs.items()},
-                torch.tensor([lengths[i] for i in batch], device=device),
+            inputs = self._inputs(
+                {
+                    name: pad_sequence([frames[i][name] for i in batch], True)
+                    for name in frames[batch[0]]
+                },
                 torch.tensor([speakers[i] for i in batch], device=device),
                 torch.full((len(batch),), global_style, device=device),
             )
-            for i, wav, end in zip(batch, out.float().cpu(), samples.tolist()):
-                wavs[i] = wav[starts[i] : end].clone()
+            if len(batch) == 1:
+                made = [self.generator.synthesize(inputs[0])]
+            else:
+                counts = torch.tensor([lengths[i] for i in batch])
+                made = self.generator(inputs, counts.to(device)).squeeze(1)
+            for i, wav in zip(batch, made):
+                end = lengths[i] * self.hop
+                wavs[i] = wav[starts[i] : end].float().cpu()
         return wavs
 
     def _size(self, name: str) -> int:
@@ -362,6 +368,16 @@ class UnitVocoder(nn.Module):
         lengths : Tensor
             Samples of each item, shape (batch,).
         """
+        x = self._inputs(units, speakers, global_styles)
+        return self.generator(x, lengths).squeeze(1), lengths * self.hop
+
+    def _inputs(
+        self,
+        units: dict[str, Tensor],
+        speakers: Tensor | None,
+        global_styles: Tensor | None,
+    ) -> Tensor:
+        """Return what the generator reads, (batch, channels, frames)."""
         batch, frames = units["phonetic"].shape
         constants = {
             "speaker": (speakers, self.default_speaker),
@@ -369,17 +385,16 @@ class UnitVocoder(nn.Module):
         }
         inputs = []
         for name, embedding in self.embeddings.items():
+            device = embedding.weight.device
             if name in constants:
                 value, default = constants[name]
                 if value is None:
-                    value = lengths.new_full((batch,), default)
+                    value = torch.full((batch,), default, device=device)
                 embedded = embedding(value)[:, None].expand(-1, frames, -1)
             else:
-                embedded = embedding(units[name])
+                embedded = embedding(units[name].to(device))
             inputs.append(embedded)
-        x = torch.cat(inputs, -1).transpose(1, 2)
-        wavs = self.generator(x, lengths).squeeze(1)
-        return wavs, lengths * self.hop
+        return torch.cat(inputs, -1).transpose(1, 2)
 
 
 class DurationPredictor(nn.Module):
