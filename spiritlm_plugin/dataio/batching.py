@@ -34,3 +34,34 @@ def length_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
             batches.append([index])
             longest = lengths[index]
     return batches
+
+
+def sized_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Group items of similar length, longest first, so many at a time.
+
+    Arguments
+    ---------
+    lengths : sequence of int
+        Of the items.
+    size : int
+        Items in a group.
+
+    Returns
+    -------
+    list of list of int
+        Indices; each item is in one group.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is not positive.
+
+    Example
+    -------
+    >>> sized_batches([1, 9, 10], 2)
+    [[2, 1], [0]]
+    """
+    if size < 1:
+        raise ValueError(f"batch_size must be >= 1, got {size}")
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[i : i + size] for i in range(0, len(order), size)]

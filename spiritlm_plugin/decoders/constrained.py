@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from spiritlm_plugin.lobes.language_model import LanguageModel
+from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
 
 # How often, in tokens, the duration of the speech so far is looked at.
 _SECONDS_EVERY = 8
@@ -276,12 +276,7 @@ def decode(
             f"context of {lm.context}; shorten it"
         )
     eos_id = lm.vocabulary.eos_id
-    ids = torch.full((len(prompts), longest), eos_id)
-    padding = torch.tensor([longest - length for length in lengths])
-    for row, prompt, pad in zip(ids, prompts, padding):
-        row[pad:] = torch.tensor(prompt)
-    mask = torch.arange(longest) >= padding[:, None]
-
+    ids, mask = pad_in_front(prompts, eos_id)
     allowed = lm.vocabulary.allowed(output, lm.rows, stop).to(lm.device)
     processors = LogitsProcessorList([AllowedTokens(allowed)])
     if temperature > 0:

@@ -1,5 +1,6 @@
 """The pretrained interface, also found as ``speechbrain.inference.SpiritLM``."""
 
-from spiritlm_plugin.inference.spiritlm import Generation, SpiritLM
+from spiritlm_plugin.inference.generation import Generation
+from spiritlm_plugin.inference.spiritlm import SpiritLM
 
 __all__ = ["Generation", "SpiritLM"]

@@ -6,7 +6,6 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from spiritlm_plugin.dataio.audio import (
     read_audio,
     read_windows,
 )
+from spiritlm_plugin.dataio.batching import sized_batches
 from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.segments import (
     Segment,
@@ -40,51 +40,16 @@ from spiritlm_plugin.dataio.units import (
 )
 from spiritlm_plugin.dataio.vocabulary import check_output
 from spiritlm_plugin.decoders.constrained import decode
+from spiritlm_plugin.inference.generation import (
+    Generation,
+    cut_context,
+    first_units,
+    last_speech,
+    speech_of,
+)
 
-# Units of the prompt's speech that the vocoder hears before what continues
-# it: more than its receptive field.
-_CONTEXT_UNITS = 64
 # Recordings longer than this show a progress bar.
 _PROGRESS_SECONDS = 300
-
-
-class Generation(list):
-    """The segments of one output, and why it ended.
-
-    Arguments
-    ---------
-    segments : list of Text or Speech
-        In order; speech has its waveform in ``wav``.
-    end_reason : str
-        ``"end_of_sequence"``, ``"max_new_tokens"``, ``"max_seconds"`` or
-        ``"context_full"``.
-
-    Example
-    -------
-    >>> output = Generation([Text("hello")], "end_of_sequence")
-    >>> output.text, output.wav is None
-    ('hello', True)
-    """
-
-    def __init__(self, segments: Sequence[Segment], end_reason: str):
-        super().__init__(segments)
-        self.end_reason = end_reason
-
-    @property
-    def text(self) -> str:
-        """The text segments, joined."""
-        return "".join(s.text for s in self if isinstance(s, Text))
-
-    @property
-    def wav(self) -> Tensor | None:
-        """The waveforms, joined, 16 kHz, shape (time,); None without any."""
-        wavs = [s.wav for s in self if isinstance(s, Speech)]
-        wavs = [wav for wav in wavs if wav is not None]
-        return torch.cat(wavs) if wavs else None
-
-    def __repr__(self) -> str:
-        """Show segments and reason."""
-        return f"Generation({super().__repr__()}, {self.end_reason!r})"
 
 
 class SpiritLM(Pretrained):
@@ -457,9 +422,7 @@ class SpiritLM(Pretrained):
         batch = self._with_units(batch)
         ids = [self.vocabulary.encode(prompt, output) for prompt in batch]
         decoded: list[Any] = [None] * len(ids)
-        by_length = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        for start in range(0, len(ids), batch_size):
-            chosen = by_length[start : start + batch_size]
+        for chosen in sized_batches([len(item) for item in ids], batch_size):
             results = decode(
                 self.mods.language_model,
                 [ids[i] for i in chosen],
@@ -552,9 +515,7 @@ class SpiritLM(Pretrained):
         counts = torch.tensor([len(target) for target in targets])
         sums = torch.empty(len(targets))
         lengths = [len(c) + len(t) for c, t in zip(contexts, targets)]
-        by_length = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        for start in range(0, len(lengths), batch_size):
-            chosen = by_length[start : start + batch_size]
+        for chosen in sized_batches(lengths, batch_size):
             sums[chosen] = self.mods.language_model.log_likelihood(
                 [contexts[i] for i in chosen], [targets[i] for i in chosen]
             )
@@ -605,16 +566,16 @@ class SpiritLM(Pretrained):
         """Give all generated speech its waveforms, in one batch."""
         places, items, skips = [], [], []
         for generation, prompt, result in zip(generations, prompts, decoded):
-            said = _speech_of(prompt)
+            said = speech_of(prompt)
             for index, segment in enumerate(generation):
                 if isinstance(segment, Text):
                     continue
                 context = SpeechStream([], [])
                 if index == 0 and self._continues_speech(result.ids):
-                    context = _last_speech(prompt)
+                    context = last_speech(prompt)
                 whole = SpeechStream.concatenate([context, segment.stream])
                 whole = self._with_voice(whole, said)
-                units, skip = _cut_context(
+                units, skip = cut_context(
                     whole.split(), context.count(Kind.PHONETIC)
                 )
                 said = SpeechStream.concatenate([said, segment.stream])
@@ -654,7 +615,7 @@ class SpiritLM(Pretrained):
 
     def _speech_seconds(self, ids: Tensor) -> Tensor:
         """Return the seconds of speech in each row of new token ids."""
-        streams = [_speech_of(self.vocabulary.decode(row)) for row in ids]
+        streams = [speech_of(self.vocabulary.decode(row)) for row in ids]
         frames = self._predict_frames(streams)
         return torch.tensor([float(f.sum()) for f in frames]) / PHONETIC_RATE
 
@@ -675,7 +636,7 @@ class SpiritLM(Pretrained):
             [frames] = self._predict_frames([segment.stream])
             fits = int((frames.cumsum(0) <= left).sum())
             if fits < len(frames):
-                cut = _first_units(segment.stream, fits)
+                cut = first_units(segment.stream, fits)
                 return [*kept, replace(segment, content=cut)], True
             left -= int(frames.sum())
             kept.append(segment)
@@ -744,40 +705,3 @@ def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
             "for each prompt"
         )
     return list(seed)
-
-
-def _last_speech(prompt: list[Segment]) -> SpeechStream:
-    """Return the speech that a prompt ends in."""
-    last = takewhile(lambda s: isinstance(s, Speech), reversed(prompt))
-    return _speech_of(list(last)[::-1])
-
-
-def _speech_of(segments: list[Segment]) -> SpeechStream:
-    """Return all speech of some segments as one stream."""
-    speech = [s.stream for s in segments if isinstance(s, Speech)]
-    return SpeechStream.concatenate([SpeechStream([], []), *speech])
-
-
-def _cut_context(units: SpeechUnits, context: int) -> tuple[SpeechUnits, int]:
-    """Leave as much of the context as the vocoder can hear.
-
-    Returns the units and how many of them are context.
-    """
-    drop = max(context - _CONTEXT_UNITS, 0)
-
-    def part(values):
-        return None if values is None else values[drop:]
-
-    units = SpeechUnits(
-        part(units.phonetic),
-        part(units.pitch),
-        part(units.style),
-        full_rate=False,
-    )
-    return units, context - drop
-
-
-def _first_units(stream: SpeechStream, count: int) -> SpeechStream:
-    """Cut a stream before the phonetic unit after the first ``count``."""
-    phonetic = (stream.kinds == int(Kind.PHONETIC)).cumsum(0)
-    return stream[: int((phonetic <= count).sum())]

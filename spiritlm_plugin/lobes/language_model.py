@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,26 +103,23 @@ class LanguageModel(nn.Module):
         """
         items = [a + b for a, b in zip(contexts, continuations)]
         self.check_lengths(items)
-        lengths = torch.tensor([len(item) for item in items])
-        starts = torch.tensor([len(context) for context in contexts])
-        ids = torch.zeros(len(items), int(lengths.max()), dtype=torch.int64)
-        for row, item in zip(ids, items):
-            row[: len(item)] = torch.tensor(item)
-        positions = torch.arange(ids.shape[1])
-        mask = positions < lengths[:, None]
+        # Padded in front, all continuations stand at the end, and only there
+        # are logits made: a row of the vocabulary for each token of the
+        # contexts would not fit in memory.
+        ids, mask = pad_in_front(items, self.vocabulary.eos_id)
         ids, mask = ids.to(self.device), mask.to(self.device)
-        hidden = self.model.base_model(
-            input_ids=ids, attention_mask=mask
-        ).last_hidden_state
-        # Logits for the continuations alone: a row of the vocabulary for each
-        # token of the contexts would not fit in memory.
-        scored = (positions >= starts[:, None]) & (positions < lengths[:, None])
-        item, position = scored.nonzero(as_tuple=True)
-        logits = self.model.get_output_embeddings()(hidden[item, position - 1])
-        scores = logits.float().log_softmax(-1)
-        scores = scores.gather(1, ids[item, position].unsqueeze(1)).squeeze(1)
-        sums = torch.zeros(len(items)).index_add_(0, item, scores.cpu())
-        return sums
+        counts = torch.tensor([len(c) for c in continuations])
+        longest = int(counts.max())
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            logits_to_keep=longest + 1,
+        ).logits[:, :-1]
+        targets = ids[:, -longest:].unsqueeze(-1)
+        scores = logits.float().log_softmax(-1).gather(-1, targets).squeeze(-1)
+        scored = torch.arange(longest) >= longest - counts[:, None]
+        return (scores.cpu() * scored).sum(1)
 
     def check_lengths(self, items: list[list[int]]) -> None:
         """Raise ValueError for an item longer than the context."""
@@ -131,6 +129,34 @@ class LanguageModel(nn.Module):
                 f"{longest} tokens are more than the model's context of "
                 f"{self.context}; shorten the prompt"
             )
+
+
+def pad_in_front(
+    items: Sequence[Sequence[int]], filler: int
+) -> tuple[Tensor, Tensor]:
+    """Batch token ids of unequal length, with padding in front.
+
+    Returns
+    -------
+    ids : Tensor
+        Shape (batch, tokens).
+    mask : Tensor
+        True where there is a token, shape (batch, tokens).
+
+    Example
+    -------
+    >>> pad_in_front([[1, 2], [3]], filler=0)
+    (tensor([[1, 2],
+            [0, 3]]), tensor([[ True,  True],
+            [False,  True]]))
+    """
+    longest = max(len(item) for item in items)
+    ids = torch.full((len(items), longest), filler)
+    mask = torch.zeros(len(items), longest, dtype=torch.bool)
+    for row, seen, item in zip(ids, mask, items):
+        row[longest - len(item) :] = torch.tensor(item)
+        seen[longest - len(item) :] = True
+    return ids, mask
 
 
 def load_language_model(
