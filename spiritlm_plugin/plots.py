@@ -24,7 +24,8 @@ _WIDTH = (8.0, 26.0)
 _MELS = 80
 _HOP = 160
 _KILOHERTZ = (0.5, 1, 2, 4, 8)
-_LABEL_POINTS = 7
+_LABEL_POINTS = 6.5
+_DECIBELS = 70
 _ROW_LABEL = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8}
 _INK = "#1d2733"
 _F0_COLOUR = "#c2410c"
@@ -161,13 +162,14 @@ def _draw_spectrogram(axis, wav: Tensor) -> None:
         SAMPLE_RATE, 1024, 512, _HOP, n_mels=_MELS, mel_scale="slaney"
     )
     power = mel(wav).clamp(min=1e-10).log10() * 10
-    loudest = float(power.max())
+    # A click may be far louder than the speech.
+    loudest = float(power.flatten().kthvalue(int(power.numel() * 0.998))[0])
     axis.imshow(
         power.numpy(),
         aspect="auto",
         origin="lower",
         cmap="magma",
-        vmin=loudest - 70,
+        vmin=loudest - _DECIBELS,
         vmax=loudest,
         extent=(0, len(wav) / SAMPLE_RATE, 0, _MELS),
     )
@@ -251,7 +253,7 @@ def _label_rotation(label: str, inches: float) -> int | None:
     line = _LABEL_POINTS / 72
     if len(label) * 0.62 * line + 0.5 * line < inches:
         return 0
-    return 90 if 1.15 * line < inches else None
+    return 90 if 1.05 * line < inches else None
 
 
 def _colour(unit: int) -> tuple[float, float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,9 +46,11 @@ def read_pickle(path: str | Path) -> dict:
     CheckpointError
         If the file is damaged, or holds anything but plain data.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such checkpoint: {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # what a damaged file raises is not defined
         raise CheckpointError(
             f"cannot read {path} as plain data: {error}; download it again, "
             "and do not load files from a source that you do not trust"

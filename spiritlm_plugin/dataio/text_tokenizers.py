@@ -7,7 +7,7 @@ control or speech token, and says which ids stand in front of a prompt.
 from __future__ import annotations
 
 import io
-import itertools
+import json
 import re
 import tempfile
 from collections.abc import Iterable
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 import sentencepiece
+from tokenizers import Tokenizer
 
+_SPEECH_TOKEN = re.compile(r"\[(Text|Speech|(Hu|Pi|St)\d+)\]")
 # As Llama 2's tokenizer was trained; one thread, so that it is deterministic.
 _TRAINING = {
     "model_type": "bpe",
@@ -152,29 +154,28 @@ class HubText:
         self.eos_id = self._tokenizer.eos_token_id
         bos_id = self._tokenizer.bos_token_id
         self.prompt_start = [] if bos_id is None else [bos_id]
-        plain = [
-            re.escape(token.content)
-            for token in self._tokenizer.added_tokens_decoder.values()
-            if not token.special and len(token.content) > 1
+        self._backend = self._without_speech_tokens()
+
+    def _without_speech_tokens(self) -> Tokenizer:
+        """Return the tokenizer such that speech tokens in a text are text."""
+        backend = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        backend["added_tokens"] = [
+            token
+            for token in backend["added_tokens"]
+            if not _SPEECH_TOKEN.fullmatch(token["content"])
         ]
-        self._plain_added = re.compile("|".join(plain)) if plain else None
+        backend["truncation"] = backend["padding"] = None
+        plain = Tokenizer.from_str(json.dumps(backend))
+        plain.encode_special_tokens = True
+        return plain
 
     def __len__(self) -> int:
         """Return the number of tokens, added ones included."""
         return len(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; added tokens in it are characters."""
-        parts = [text]
-        if self._plain_added is not None:
-            # An added token that is not special is found in any text: cut it
-            # after its first character, so that it is found no more.
-            cuts = [m.start() + 1 for m in self._plain_added.finditer(text)]
-            parts = [text[i:j] for i, j in zip([0, *cuts], [*cuts, None])]
-        encoded = self._tokenizer(
-            parts, add_special_tokens=False, split_special_tokens=True
-        )["input_ids"]
-        return list(itertools.chain.from_iterable(encoded))
+        """Return the ids of a text; control tokens in it are characters."""
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids."""

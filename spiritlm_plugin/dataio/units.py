@@ -191,7 +191,8 @@ class SpeechUnits:
         >>> part.phonetic.tolist(), part.pitch.tolist(), part.style.tolist()
         ([24, 25], [12], [0, 1])
         """
-        end = self.duration if end is None else end
+        duration = self.duration
+        end = duration if end is None else end
         if not 0 <= start <= end:
             raise ValueError(
                 f"cannot cut from {start} s to {end} s: times must satisfy "

@@ -34,6 +34,7 @@ from spiritlm_plugin.dataio.units import Kind, SpeechStream
 OUTPUTS = ("text", "speech", "any")
 TEXT_KIND = -1
 CONTROL_KIND = -2
+SPARE_KIND = -3
 _PREFIXES = {Kind.PHONETIC: "Hu", Kind.PITCH: "Pi", Kind.STYLE: "St"}
 _SAVED = "added_tokens.json"
 
@@ -81,9 +82,15 @@ class Vocabulary:
             added.extend(ids.tolist())
         if len(set(added)) != len(added):
             raise ValueError("two tokens of the vocabulary share an id")
+        for token, index in self.speech_tokens().items():
+            if index < len(text) and text.token_id(token) != index:
+                raise ValueError(
+                    f"the id of {token}, {index}, is that of a text token; "
+                    "speech tokens stand behind the text or are pieces of it"
+                )
         self.size = max(len(text), max(added) + 1)
-        # Token id -> kind and unit. Markers and unused ids are control.
-        self.kinds = torch.full((self.size,), CONTROL_KIND)
+        # Token id -> kind and unit.
+        self.kinds = torch.full((self.size,), SPARE_KIND)
         self.kinds[: len(text)] = TEXT_KIND
         self._values = torch.arange(self.size)
         self.kinds[added[:2]] = CONTROL_KIND
@@ -331,7 +338,7 @@ class Vocabulary:
             ids = ids[len(start) :]
         kinds = self.kinds[ids]
         control = torch.tensor([self.eos_id, *start[:1]])
-        keep = (kinds != CONTROL_KIND) & ~torch.isin(ids, control)
+        keep = (kinds > CONTROL_KIND) & ~torch.isin(ids, control)
         ids, kinds = ids[keep], kinds[keep]
         is_text = kinds == TEXT_KIND
         bounds = (is_text[1:] != is_text[:-1]).nonzero().squeeze(1) + 1
@@ -379,7 +386,7 @@ class Vocabulary:
             )
         allowed = torch.zeros(rows, dtype=torch.bool)
         if output == "any":
-            allowed[: self.size] = True
+            allowed[: self.size] = self.kinds != SPARE_KIND
         elif output == "text":
             allowed[: self.size] = self.kinds == TEXT_KIND
         else:

@@ -7,11 +7,12 @@ depend on what else is in the batch, and the reason why each output ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -287,20 +288,32 @@ def decode(
     limits = [ContextLimit(room.to(lm.device), longest)]
     if max_seconds is not None:
         limits.append(SecondsLimit(seconds_of, max_seconds, longest))
-    sequences = lm.model.generate(
-        ids.to(lm.device),
-        attention_mask=mask.to(lm.device),
-        generation_config=GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=eos_id,
-            pad_token_id=eos_id,
-        ),
-        logits_processor=processors,
-        stopping_criteria=StoppingCriteriaList(limits),
-        streamer=streamer,
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=eos_id,
+        pad_token_id=eos_id,
     )
+    with _without_defaults(lm.model):
+        sequences = lm.model.generate(
+            ids.to(lm.device),
+            attention_mask=mask.to(lm.device),
+            generation_config=settings,
+            logits_processor=processors,
+            stopping_criteria=StoppingCriteriaList(limits),
+            streamer=streamer,
+        )
     return _ends(sequences[:, longest:], eos_id, limits, max_new_tokens)
+
+
+@contextmanager
+def _without_defaults(model: nn.Module) -> Iterator[None]:
+    """Keep generate from filling in settings of the model's folder."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _ends(

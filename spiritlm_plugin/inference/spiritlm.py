@@ -176,7 +176,7 @@ class SpiritLM(Pretrained):
             )
         release = read_release(folder, variant)
         hparams = load_hyperpyyaml(
-            hyperparams(release, str(release.language_model)),
+            hyperparams(release, release.language_model),
             {"language_model_dtype": dtype},
         )
         for name, state in release.states.items():
@@ -274,7 +274,7 @@ class SpiritLM(Pretrained):
         """
         windows = read_windows(path)
         seconds = 0.0
-        if not isinstance(path, (bytes, bytearray)):
+        if isinstance(path, (str, os.PathLike)):
             seconds = audio_seconds(path)
         windows = tqdm(
             windows,

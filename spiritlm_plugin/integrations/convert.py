@@ -24,15 +24,16 @@ from spiritlm_plugin.lobes.language_model import load_language_model
 _LOBES = "spiritlm_plugin.lobes"
 
 
-def hyperparams(release: Release, language_model: str) -> str:
+def hyperparams(release: Release, language_model: Path | None = None) -> str:
     """Return the ``hyperparams.yaml`` of a released model.
 
     Arguments
     ---------
     release : Release
         As read by `read_release`.
-    language_model : str
-        Folder of the language model, as the YAML is to name it.
+    language_model : Path, optional
+        Folder of the language model; by default ``language_model`` beside the
+        YAML file.
 
     Returns
     -------
@@ -41,9 +42,12 @@ def hyperparams(release: Release, language_model: str) -> str:
     Example
     -------
     >>> release = read_release(checkpoints, "base")
-    >>> hyperparams(release, "lm").splitlines()[-1]
+    >>> hyperparams(release).splitlines()[-1]
     '        vocoder: !name:spiritlm_plugin.dataio.checkpoints.load_safetensors'
     """
+    folder = "!ref <pretrained_path>/language_model"
+    if language_model is not None:
+        folder = json.dumps(str(language_model))
     phonetic = dict(release.arguments["phonetic"])
     quantizer = phonetic.pop("quantizer")
     kind = (
@@ -93,7 +97,7 @@ def hyperparams(release: Release, language_model: str) -> str:
         _new("tokenizer", "speech_tokenizer.SpeechTokenizer", {}, **tokenizer),
         _new("vocoder", "vocoder.UnitVocoder", release.arguments["vocoder"]),
         f"language_model: !apply:{_LOBES}.language_model.load_language_model\n"
-        f"    folder: {language_model}\n"
+        f"    folder: {folder}\n"
         "    dtype: !ref <language_model_dtype>",
         "modules:\n"
         "    tokenizer: !ref <tokenizer>\n"
@@ -175,8 +179,7 @@ def convert_release(
             shutil.copy(
                 release.language_model / name, partial / "language_model"
             )
-    text = hyperparams(release, "!ref <pretrained_path>/language_model")
-    (partial / "hyperparams.yaml").write_text(text)
+    (partial / "hyperparams.yaml").write_text(hyperparams(release))
     if destination.exists():
         destination.rmdir()
     os.replace(partial, destination)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ State = dict[str, Tensor]
 
 # The released HuBERT is quantized after this layer.
 _HUBERT_LAYER = 11
+_LONGEST_EXPRESSION = 1000
+_MOST_LAYERS = 64
 _SPEAKER = 2
 _GLOBAL_STYLE = 8
 
@@ -116,7 +119,7 @@ def read_release(folder: str | Path, variant: str) -> Release:
     for name, (read, path) in readers.items():
         try:
             arguments[name], states[name] = read(path)
-        except (KeyError, IndexError, TypeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} is not of the released form: {error!r}"
             ) from error
@@ -186,17 +189,35 @@ def parse_conv_layers(expression: str) -> list[tuple[int, int, int]]:
                 return [*read(left), *read(right)]
             case ast.BinOp(
                 left=left, op=ast.Mult(), right=ast.Constant(value=int(times))
-            ) if times <= 64:
-                return [*read(left)] * times
+            ) if len(layers := [*read(left)]) * times <= _MOST_LAYERS:
+                return layers * times
         raise ValueError(ast.dump(node)[:80])
 
     try:
+        if len(expression) > _LONGEST_EXPRESSION:
+            raise ValueError("too long")
         layers = read(ast.parse(expression.strip(), mode="eval"))
         return [(int(a), int(b), int(c)) for a, b, c in layers]
-    except (ValueError, TypeError, SyntaxError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        RecursionError,
+        MemoryError,
+        AttributeError,
+    ) as error:
         raise CheckpointError(
             f"conv_feature_layers is not a list of (channels, kernel, "
             f"stride): {expression!r:.200}"
+        ) from error
+
+
+def _read_config(path: Path, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            f"cannot read {path}: {error}; download it again"
         ) from error
 
 
@@ -301,7 +322,7 @@ def _read_quantizer(path: Path) -> tuple[dict, State]:
 
 
 def _read_pitch(path: Path) -> tuple[dict, State]:
-    config = yaml.safe_load((path / "config.yaml").read_text())
+    config = _read_config(path / "config.yaml", yaml.safe_load)
     encoder = config["encoder_params"]
     supported = (
         config["features"] in ("norm_f0_interp,vuv", "f0_interp,vuv")
@@ -377,7 +398,7 @@ _WAV2VEC2_KEYS = (
 
 
 def _read_style(path: Path) -> tuple[dict, State]:
-    config = json.loads((path / "config.json").read_text())
+    config = _read_config(path / "config.json", json.loads)
     weights = read_pickle(path / "pytorch_model.bin")
     state = rename(
         _modern_weight_norm(weights),
@@ -395,7 +416,7 @@ def _read_style(path: Path) -> tuple[dict, State]:
 
 
 def _read_vocoder(path: Path) -> tuple[dict, State]:
-    config = json.loads((path / "config.json").read_text())
+    config = _read_config(path / "config.json", json.loads)
     if str(config["resblock"]) != "1":
         raise CheckpointError(
             f"{path / 'config.json'}: only resblock '1' is supported, got "
@@ -405,7 +426,7 @@ def _read_vocoder(path: Path) -> tuple[dict, State]:
     arguments = {
         "phonetic_units": config["num_embeddings"],
         "embedding_dim": config["embedding_dim"],
-        "speakers": (path / "speakers.txt").read_text().split(),
+        "speakers": _read_config(path / "speakers.txt", str.split),
         "generator": {
             "channels": config["upsample_initial_channel"],
             "upsample_rates": config["upsample_rates"],

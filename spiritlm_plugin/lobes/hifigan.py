@@ -92,8 +92,8 @@ class HifiGanGenerator(nn.Module):
         x = _zero(self.input(x), mask)
         for stage in self.stages:
             x, mask = stage(x, mask)
-        x = self.output(F.leaky_relu(x)).tanh()
-        return _zero(x, mask).squeeze(2)
+        # The gradient of tanh needs its output: mask what goes in.
+        return _zero(self.output(F.leaky_relu(x)), mask).tanh().squeeze(2)
 
     def synthesize(self, x: Tensor) -> Tensor:
         """Return the waveform of one item, in memory that does not grow.

@@ -1,0 +1,108 @@
+"""What the tests and the examples in the docstrings share."""
+
+import re
+import sys
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+SMALL = Path(__file__).parent / "tests" / "conformance" / "small"
+
+# Names that examples use without an import. A package is imported when the
+# first example that uses a name of it is run.
+_IMPORTS = {
+    "FCPE": "spiritlm_plugin.lobes.pitch",
+    "Speech": "spiritlm_plugin.dataio.segments",
+    "SpeechStream": "spiritlm_plugin.dataio.units",
+    "SpeechUnits": "spiritlm_plugin.dataio.units",
+    "SpiritLM": "spiritlm_plugin.inference",
+    "Text": "spiritlm_plugin.dataio.segments",
+    "Vocabulary": "spiritlm_plugin.dataio.vocabulary",
+    "convert_release": "spiritlm_plugin.integrations.convert",
+    "load_language_model": "spiritlm_plugin.lobes.language_model",
+    "read_release": "spiritlm_plugin.integrations.release",
+}
+
+
+def example_text_tokenizer():
+    """Return a text tokenizer of a few hundred pieces."""
+    from spiritlm_plugin.dataio.text_tokenizers import SentencePieceText
+
+    lm = SMALL / "checkpoints" / "spiritlm_model" / "spirit-lm-base-7b"
+    return SentencePieceText(lm / "tokenizer.model")
+
+
+def _shield_lazy_modules():
+    """Keep hypothesis from importing SpeechBrain's lazy modules.
+
+    It asks all modules for their files, whereupon these import what they stand
+    for, such as k2, and fail.
+    """
+    importutils = sys.modules.get("speechbrain.utils.importutils")
+    if importutils is not None:
+        importutils.LazyModule.__file__ = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems():
+    """Run before the hook of hypothesis."""
+    _shield_lazy_modules()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    """Run when fixtures have imported what a test needs."""
+    _shield_lazy_modules()
+
+
+@pytest.fixture(autouse=True)
+def _names_of_examples(request):
+    """Give an example in a docstring the names that it uses."""
+    if not isinstance(request.node, pytest.DoctestItem):
+        return
+    makers = {
+        "checkpoints": lambda: str(SMALL / "checkpoints"),
+        "example_text_tokenizer": lambda: example_text_tokenizer,
+        "np": lambda: import_module("numpy"),
+        "recording": lambda: str(SMALL / "audio" / "boats.wav"),
+        "tmp": lambda: request.getfixturevalue("tmp_path"),
+        "torch": lambda: import_module("torch"),
+    }
+    for name, module in _IMPORTS.items():
+        makers[name] = lambda m=module, n=name: getattr(import_module(m), n)
+    namespace = request.getfixturevalue("doctest_namespace")
+    source = "".join(e.source for e in request.node.dtest.examples)
+    used = set(re.findall(r"\w+", source))
+    namespace.update({n: make() for n, make in makers.items() if n in used})
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Folder of the small released checkpoints' test vectors."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def checkpoints():
+    """Folder of the small checkpoints in the released layout."""
+    return SMALL / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def recording():
+    """Path of a recording of 2.4 s."""
+    return SMALL / "audio" / "boats.wav"
+
+
+@pytest.fixture(scope="session")
+def load():
+    """Load a model of released checkpoints, each only once in a session.
+
+    Arguments are those of `SpiritLM.from_release`. Tests must not change what
+    they get.
+    """
+    from spiritlm_plugin.inference import SpiritLM
+
+    return cache(SpiritLM.from_release)
