@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def length_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
+def length_batches(
+    lengths: Sequence[int], limit: int, max_padding: float = 0.25
+) -> list[list[int]]:
     """Group items of similar length, longest first.
 
     Arguments
@@ -14,6 +16,8 @@ def length_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
         Of the items.
     limit : int
         On the padded size of a group; a longer item stands alone.
+    max_padding : float
+        An item joins a group if less than this share of it would be padding.
 
     Returns
     -------
@@ -23,12 +27,13 @@ def length_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
     Example
     -------
     >>> length_batches([1, 9, 10, 2], 20)
-    [[2, 1], [3, 0]]
+    [[2, 1], [3], [0]]
     """
     batches: list[list[int]] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and (len(batches[-1]) + 1) * longest <= limit:
+        fits = batches and (len(batches[-1]) + 1) * longest <= limit
+        if fits and lengths[index] >= (1 - max_padding) * longest:
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -292,7 +292,7 @@ class SpiritLM(Pretrained):
         units: Sequence[SpeechUnits | SpeechStream | Speech],
         speaker: int | str | Sequence[int | str] | None = None,
         global_style: int | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the waveforms of speech units.
 
@@ -307,8 +307,9 @@ class SpiritLM(Pretrained):
             Number or name of the voice, for all or for each.
         global_style : int, optional
             Of a Base vocoder.
-        seed : int, optional
-            Of the style that is drawn where units have pitch but no style.
+        seed : int or sequence of int, optional
+            Of the style that is drawn where units have pitch but no style;
+            a single number n gives item i the seed n + i.
 
         Returns
         -------
@@ -334,7 +335,8 @@ class SpiritLM(Pretrained):
         items = [_as_units(item) for item in units]
         if not items:
             raise ValueError("nothing to decode: the list of units is empty")
-        wavs = self._vocode(items, speaker, global_style, seed=seed)
+        seeds = None if seed is None else _seeds(seed, len(items))
+        wavs = self._vocode(items, speaker, global_style, seeds=seeds)
         lengths = torch.tensor([len(wav) for wav in wavs])
         longest = lengths.max().clamp(min=1)
         return pad_sequence(wavs, batch_first=True), lengths / longest
@@ -453,7 +455,7 @@ class SpiritLM(Pretrained):
                 ]
             generations.append(Generation(segments, reason))
         if vocode:
-            self._speak(generations, batch, decoded, voice, max_seconds, seed)
+            self._speak(generations, batch, decoded, voice, max_seconds, seeds)
         return generations[0] if single else generations
 
     @torch.inference_mode()
@@ -494,7 +496,7 @@ class SpiritLM(Pretrained):
         >>> lm = SpiritLM.from_release(checkpoints, "base")
         >>> sums, counts = lm.log_likelihood([Text("the")], [Text(" cat")])
         >>> sums.shape, bool(sums < 0), counts.tolist()
-        (torch.Size([1]), True, [3])
+        (torch.Size([1]), True, [2])
         """
         if is_single_prompt(prompts):
             prompts, continuations = [prompts], [continuations]
@@ -545,7 +547,7 @@ class SpiritLM(Pretrained):
         ]
 
     def _vocode(
-        self, units, speaker, global_style=None, skip=None, seed=None
+        self, units, speaker, global_style=None, skip=None, seeds=None
     ) -> list[Tensor]:
         if not isinstance(speaker, (list, tuple)):
             speaker = [speaker] * len(units)
@@ -557,15 +559,17 @@ class SpiritLM(Pretrained):
         voices = [self.mods.vocoder.speaker_id(s) for s in speaker]
         with self.inference_ctx:
             return self.mods.vocoder.synthesize(
-                units, voices, global_style, skip, seed
+                units, voices, global_style, skip, seeds
             )
 
     def _speak(
-        self, generations, prompts, decoded, voice, max_seconds, seed
+        self, generations, prompts, decoded, voice, max_seconds, seeds
     ) -> None:
         """Give all generated speech its waveforms, in one batch."""
-        places, items, skips = [], [], []
-        for generation, prompt, result in zip(generations, prompts, decoded):
+        places, items, skips, item_seeds = [], [], [], []
+        for generation, prompt, result, seed in zip(
+            generations, prompts, decoded, seeds
+        ):
             said = speech_of(prompt)
             for index, segment in enumerate(generation):
                 if isinstance(segment, Text):
@@ -582,10 +586,10 @@ class SpiritLM(Pretrained):
                 places.append((generation, index))
                 items.append(units)
                 skips.append(skip)
+                item_seeds.append(seed)
         if not items:
             return
-        seed = seed if isinstance(seed, int) else None
-        wavs = self._vocode(items, voice, None, skips, seed)
+        wavs = self._vocode(items, voice, None, skips, item_seeds)
         for (generation, index), wav in zip(places, wavs):
             if max_seconds is not None:
                 wav = wav[: int(max_seconds * SAMPLE_RATE)]

@@ -196,19 +196,22 @@ def load_language_model(
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, output_loading_info=True, weights_only=True
         )
-    except (RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # of pickle, safetensors, json, ...
         raise CheckpointError(
-            f"the weights in {folder} do not fit its config.json: {error}"
+            f"cannot load the language model in {folder}: {error} Check that "
+            "its weights were downloaded whole and fit its config.json"
         ) from error
-    missing = [
-        name
-        for key in ("missing_keys", "mismatched_keys")
+    problems = [
+        f"{key.removesuffix('_keys')} {name}"
+        for key in ("missing_keys", "mismatched_keys", "unexpected_keys")
         for name in report.get(key, ())
+        # Older checkpoints hold what is computed today.
+        if not str(name).endswith("rotary_emb.inv_freq")
     ]
-    if missing:
+    if problems:
         raise CheckpointError(
-            f"the weights in {folder} do not fit its config.json: missing or "
-            f"mismatched {', '.join(map(str, missing[:8]))}"
+            f"the weights in {folder} do not fit its config.json: "
+            f"{', '.join(problems[:8])}"
         )
     if rotary_dtype is not None:
         for name, buffer in model.named_buffers():

@@ -80,10 +80,12 @@ class FCPE(nn.Module):
         lengths : Tensor
             Frames of each item, ``samples // 80 + 1``, shape (batch,).
         """
-        mels = [
-            self._mel(wav[None, :length, None], SAMPLE_RATE)[0]
-            for wav, length in zip(wavs, lengths.tolist())
-        ]
+        # torchfcpe prints where samples leave [-1, 1].
+        with contextlib.redirect_stdout(io.StringIO()):
+            mels = [
+                self._mel(wav[None, :length, None], SAMPLE_RATE)[0]
+                for wav, length in zip(wavs, lengths.tolist())
+            ]
         mel_lengths = torch.tensor([len(m) for m in mels], device=wavs.device)
         mels = nn.utils.rnn.pad_sequence(mels, batch_first=True)
         salience = self._salience(mels, mel_lengths)

@@ -202,7 +202,7 @@ class UnitVocoder(nn.Module):
         speakers: Sequence[int],
         global_style: int | None = None,
         skip: Sequence[int] | None = None,
-        seed: int | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> list[Tensor]:
         """Return the waveform of each item's units.
 
@@ -221,8 +221,8 @@ class UnitVocoder(nn.Module):
         skip : sequence of int, optional
             For each item, how many phonetic units at the start are context:
             they are heard by the vocoder and left out of the waveform.
-        seed : int, optional
-            Of the draw of styles.
+        seeds : sequence of int, optional
+            Of the draw of each item's style.
 
         Returns
         -------
@@ -243,7 +243,8 @@ class UnitVocoder(nn.Module):
                 f"{self._size('global_style')}"
             )
         skip = [0] * len(units) if skip is None else skip
-        units = [self._complete(item, seed) for item in units]
+        seeds = [None] * len(units) if seeds is None else seeds
+        units = [self._complete(u, seed) for u, seed in zip(units, seeds)]
         durations = self._durations(units)
         frames = [self._frames(u, d) for u, d in zip(units, durations)]
         starts = [
@@ -285,6 +286,8 @@ class UnitVocoder(nn.Module):
     def _complete(self, units: SpeechUnits, seed: int | None) -> SpeechUnits:
         """Check units, fill blanks and draw a style where there is none."""
         phonetic = _fill_blanks(units.phonetic, self._size("phonetic"))
+        if not len(phonetic):
+            return SpeechUnits([], [], [], full_rate=units.full_rate)
         streams = {"phonetic": phonetic}
         if self.expressive:
             if units.pitch is None:
@@ -434,11 +437,13 @@ class DurationPredictor(nn.Module):
 
 
 def _fill_blanks(phonetic: Tensor, blank: int) -> Tensor:
-    """Replace the tokenizer's blank by the last unit before it."""
+    """Replace the tokenizer's blank by the last unit before it.
+
+    Blanks in front take the first unit; of nothing but blanks nothing is left.
+    """
     is_unit = phonetic != blank
-    if bool(is_unit.all()) or not bool(is_unit.any()):
-        return phonetic[is_unit] if not bool(is_unit.any()) else phonetic
-    source = torch.arange(len(phonetic))
+    if not bool(is_unit.any()):
+        return phonetic[:0]
+    source = torch.where(is_unit, torch.arange(len(phonetic)), 0)
     first = int(is_unit.nonzero()[0])
-    source = torch.where(is_unit, source, 0).cummax(0).values
-    return phonetic[source.clamp(min=first)]
+    return phonetic[source.cummax(0).values.clamp(min=first)]

@@ -13,6 +13,7 @@ import contextlib
 import io
 import os
 import platform
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -391,7 +392,7 @@ class Benchmark:
             times[name] / audio_seconds(items[int(name.split()[0])])
             for name in batches
         ]
-        print(f"measured: {label}", flush=True)
+        print(f"measured: {label}", file=sys.stderr)
         ratio = f"{plain / ours:.2f}"
         return [
             label,
@@ -424,7 +425,7 @@ class Benchmark:
         times = self._measure(contenders)
         rates = {n: tokens * int(n) / times[n] for n in map(str, sizes)}
         plain = tokens / times["plain"]
-        print("measured: generation", flush=True)
+        print("measured: generation", file=sys.stderr)
         return [
             [
                 f"generation after {len(ids)} tokens",

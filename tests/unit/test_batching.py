@@ -15,12 +15,19 @@ def test_batches_partition_the_items(lengths, limit):
     # Longest first, so each batch's first item sets its width.
     assert [lengths[i] for i in flat] == sorted(lengths, reverse=True)
     for batch in batches:
-        size = len(batch) * lengths[batch[0]]
-        assert size <= limit or len(batch) == 1
+        longest, shortest = lengths[batch[0]], lengths[batch[-1]]
+        assert len(batch) * longest <= limit or len(batch) == 1
+        assert shortest >= 0.75 * longest
     for batch, following in zip(batches, batches[1:]):
         # No batch is closed while the next item would fit.
-        assert (len(batch) + 1) * lengths[batch[0]] > limit
-        assert following
+        longest = lengths[batch[0]]
+        too_many = (len(batch) + 1) * longest > limit
+        assert too_many or lengths[following[0]] < 0.75 * longest
+
+
+def test_padding_is_bounded():
+    assert length_batches([8, 10, 7], 100) == [[1, 0], [2]]
+    assert length_batches([8, 10, 7], 100, max_padding=0.3) == [[1, 0, 2]]
 
 
 def test_equal_lengths_keep_their_order():
