@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from math import ceil, gcd
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -140,10 +141,15 @@ def _file_blocks(content: Any) -> Iterator[tuple[int, Tensor]]:
 def _array_blocks(
     content: np.ndarray | Tensor, sample_rate: int
 ) -> Iterator[tuple[int, Tensor]]:
-    if not isinstance(sample_rate, int) or sample_rate < 1:
+    if not isinstance(sample_rate, Integral) or sample_rate < 1:
         raise ValueError(
             f"sample_rate must be a positive number of Hz, got {sample_rate!r}"
         )
+    sample_rate = int(sample_rate)
+    if isinstance(content, np.ndarray):
+        # Copied only where torch cannot use it as it is.
+        native = content.dtype.newbyteorder("=")
+        content = np.require(content, native, ["C", "W"])
     samples = torch.as_tensor(content).detach()
     if samples.dim() == 2:
         # There are more samples than channels.

@@ -82,7 +82,8 @@ class SentencePieceText:
         model = sentencepiece_model_pb2.ModelProto()
         try:
             model.ParseFromString(self._proto)
-        except Exception as error:
+            sentencepiece.SentencePieceProcessor(model_proto=self._proto)
+        except Exception as error:  # protobuf's own, or RuntimeError
             raise ValueError(
                 f"{model_file} is not a SentencePiece model; download it again"
             ) from error
@@ -99,7 +100,12 @@ class SentencePieceText:
             model_proto=model.SerializeToString()
         )
         self.eos_id = self._pieces.eos_id()
-        self.prompt_start = [self._pieces.bos_id()]
+        bos_id = self._pieces.bos_id()
+        if self.eos_id < 0:
+            raise ValueError(
+                f"{model_file} has no end-of-sequence piece; train it with one"
+            )
+        self.prompt_start = [] if bos_id < 0 else [bos_id]
         if has_prefix:
             self.prompt_start.append(self._pieces.piece_to_id("▁"))
 
@@ -159,11 +165,15 @@ class HubText:
     def _without_speech_tokens(self) -> Tokenizer:
         """Return the tokenizer such that speech tokens in a text are text."""
         backend = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        backend["added_tokens"] = [
-            token
-            for token in backend["added_tokens"]
-            if not _SPEECH_TOKEN.fullmatch(token["content"])
-        ]
+        kept = []
+        for token in backend["added_tokens"]:
+            if _SPEECH_TOKEN.fullmatch(token["content"]):
+                if token["content"] in backend["model"]["vocab"]:
+                    continue
+                # Ids behind it hang on its being there: make it untypable.
+                token["content"] = f"\U0010fffd{token['content']}\U0010fffd"
+            kept.append(token)
+        backend["added_tokens"] = kept
         backend["truncation"] = backend["padding"] = None
         plain = Tokenizer.from_str(json.dumps(backend))
         plain.encode_special_tokens = True

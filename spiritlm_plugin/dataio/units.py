@@ -42,7 +42,7 @@ class Kind(IntEnum):
 
 _PREFIXES = {"St": Kind.STYLE, "Pi": Kind.PITCH, "Hu": Kind.PHONETIC}
 _NAMES = {kind: prefix for prefix, kind in _PREFIXES.items()}
-_TOKEN = re.compile(r"\[(Hu|Pi|St)(\d+)\]")
+_TOKEN = re.compile(r"\[(Hu|Pi|St)([0-9]+)\]")
 
 
 def _as_stream(values, name: str) -> Tensor | None:
@@ -192,7 +192,8 @@ class SpeechUnits:
         ([24, 25], [12], [0, 1])
         """
         duration = self.duration
-        end = duration if end is None else end
+        to_the_end = end is None
+        end = duration if to_the_end else end
         if not 0 <= start <= end:
             raise ValueError(
                 f"cannot cut from {start} s to {end} s: times must satisfy "
@@ -204,6 +205,8 @@ class SpeechUnits:
                 return None
             first = start * rate
             first = int(first + 1e-6) if covering else _ceil(first)
+            if to_the_end:
+                return stream[first:]
             return stream[first : max(_ceil(end * rate), first)]
 
         return SpeechUnits(

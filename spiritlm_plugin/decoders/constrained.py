@@ -269,6 +269,11 @@ def decode(
     (3, 'max_new_tokens')
     """
     _check(temperature, top_p, max_new_tokens)
+    if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
+        raise ValueError(
+            "sampling needs a seed for each prompt; give seeds, or "
+            "temperature=0"
+        )
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
     if longest >= lm.context:

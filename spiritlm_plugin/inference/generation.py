@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
+from math import inf
 
 import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units import Kind, SpeechStream, SpeechUnits
-
-# Units of the prompt's speech that the vocoder hears before what continues
-# it: more than its receptive field.
-CONTEXT_UNITS = 64
+from spiritlm_plugin.dataio.units import (
+    PHONETIC_RATE,
+    SAMPLE_RATE,
+    Kind,
+    SpeechStream,
+    SpeechUnits,
+)
+from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.lobes.vocoder import UnitVocoder
 
 
 class Generation(list):
@@ -55,6 +61,140 @@ class Generation(list):
         return f"Generation({super().__repr__()}, {self.end_reason!r})"
 
 
+class Speaking:
+    """What a model says, as durations and waveforms.
+
+    Arguments
+    ---------
+    vocoder : UnitVocoder
+        Speaks.
+    vocabulary : Vocabulary
+        Tells speech from text.
+
+    Example
+    -------
+    >>> lm = SpiritLM.from_release(checkpoints, "base")
+    >>> speaking = Speaking(lm.mods.vocoder, lm.vocabulary)
+    >>> ids = lm.vocabulary.encode([Speech(SpeechUnits([1, 2, 3]))])
+    >>> bool(speaking.seconds_of(torch.tensor([ids])) >= 3 / 25)
+    True
+    """
+
+    def __init__(self, vocoder: UnitVocoder, vocabulary: Vocabulary):
+        self.vocoder = vocoder
+        self.vocabulary = vocabulary
+
+    def seconds_of(self, ids: Tensor) -> Tensor:
+        """Return the seconds of speech in each row of new token ids."""
+        streams = [speech_of(self.vocabulary.decode(row)) for row in ids]
+        frames = self._frames_of(streams)
+        return torch.tensor([float(f.sum()) for f in frames]) / PHONETIC_RATE
+
+    def limit(
+        self, segments: list[Segment], max_seconds: float
+    ) -> tuple[list[Segment], bool]:
+        """Cut speech where its total duration reaches a limit."""
+        left = int(max_seconds * PHONETIC_RATE)
+        kept: list[Segment] = []
+        for segment in segments:
+            if isinstance(segment, Text):
+                kept.append(segment)
+                continue
+            [frames] = self._frames_of([segment.stream])
+            fits = int((frames.cumsum(0) <= left).sum())
+            if fits < len(frames):
+                if fits:
+                    cut = first_units(segment.stream, fits)
+                    kept.append(replace(segment, content=cut))
+                return kept, True
+            left -= int(frames.sum())
+            kept.append(segment)
+        return kept, False
+
+    def speak(
+        self,
+        generations: list[Generation],
+        prompts: list[list[Segment]],
+        continued: list[bool],
+        voice: int,
+        seeds: list[int],
+        max_seconds: float | None = None,
+    ) -> None:
+        """Give all generated speech its waveforms, in one batch.
+
+        Arguments
+        ---------
+        generations : list of Generation
+            Whose speech segments get their ``wav``.
+        prompts : list of list of segments
+            What they continue.
+        continued : list of bool
+            Whether an output starts with speech that goes on from its
+            prompt's.
+        voice : int
+            The speaker.
+        seeds : list of int
+            Of the styles that are drawn, one for each generation.
+        max_seconds : float, optional
+            Limit on the speech of each generation.
+        """
+        # A unit lasts a frame or more, and durations depend on two units.
+        heard = self.vocoder.generator.context + 2
+        places, items, skips, item_seeds = [], [], [], []
+        for generation, prompt, goes_on, seed in zip(
+            generations, prompts, continued, seeds
+        ):
+            said = speech_of(prompt)
+            for index, segment in enumerate(generation):
+                if isinstance(segment, Text):
+                    continue
+                context = SpeechStream([], [])
+                if index == 0 and goes_on:
+                    context = last_speech(prompt)
+                whole = SpeechStream.concatenate([context, segment.stream])
+                whole = self._with_voice(whole, said)
+                units, skip = cut_context(
+                    whole.split(), context.count(Kind.PHONETIC), heard
+                )
+                said = SpeechStream.concatenate([said, segment.stream])
+                places.append((generation, index))
+                items.append(units)
+                skips.append(skip)
+                item_seeds.append(seed)
+        voices = [voice] * len(items)
+        wavs = self.vocoder.synthesize(
+            items, voices, skip=skips, seeds=item_seeds
+        )
+        limit = inf if max_seconds is None else max_seconds * SAMPLE_RATE
+        left = {id(generation): limit for generation in generations}
+        for (generation, index), wav in zip(places, wavs):
+            wav = wav[: int(min(left[id(generation)], len(wav)))]
+            left[id(generation)] -= len(wav)
+            generation[index] = replace(generation[index], wav=wav)
+
+    def _with_voice(
+        self, stream: SpeechStream, said: SpeechStream
+    ) -> SpeechStream:
+        """Give speech without pitch or style those last heard.
+
+        Where no pitch was heard it is the first one; the vocoder draws a
+        style by itself.
+        """
+        voice = []
+        for kind in (Kind.STYLE, Kind.PITCH):
+            if not self.vocabulary.unit_count(kind) or stream.count(kind):
+                continue
+            heard = said.values[said.kinds == int(kind)].tolist()
+            if kind is Kind.PITCH:
+                heard = heard or [0]
+            voice += [SpeechStream([int(kind)], [unit]) for unit in heard[-1:]]
+        return SpeechStream.concatenate([*voice, stream])
+
+    def _frames_of(self, streams: list[SpeechStream]) -> list[Tensor]:
+        phonetic = [s.values[s.kinds == int(Kind.PHONETIC)] for s in streams]
+        return self.vocoder.predict_frames(phonetic)
+
+
 def speech_of(segments: list[Segment]) -> SpeechStream:
     """Return all speech of some segments as one stream."""
     speech = [s.stream for s in segments if isinstance(s, Speech)]
@@ -73,12 +213,14 @@ def first_units(stream: SpeechStream, count: int) -> SpeechStream:
     return stream[: int((phonetic <= count).sum())]
 
 
-def cut_context(units: SpeechUnits, context: int) -> tuple[SpeechUnits, int]:
-    """Leave as much of the context as the vocoder can hear.
+def cut_context(
+    units: SpeechUnits, context: int, heard: int
+) -> tuple[SpeechUnits, int]:
+    """Leave as many units of the context as the vocoder can hear.
 
     Returns the units and how many of them are context.
     """
-    drop = max(context - CONTEXT_UNITS, 0)
+    drop = max(context - heard, 0)
 
     def part(values):
         return None if values is None else values[drop:]

@@ -6,11 +6,12 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -23,7 +24,6 @@ from spiritlm_plugin.dataio.audio import (
     read_windows,
 )
 from spiritlm_plugin.dataio.batching import sized_batches
-from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.segments import (
     Segment,
     Speech,
@@ -32,7 +32,6 @@ from spiritlm_plugin.dataio.segments import (
     is_single_prompt,
 )
 from spiritlm_plugin.dataio.units import (
-    PHONETIC_RATE,
     SAMPLE_RATE,
     Kind,
     SpeechStream,
@@ -40,13 +39,7 @@ from spiritlm_plugin.dataio.units import (
 )
 from spiritlm_plugin.dataio.vocabulary import check_output
 from spiritlm_plugin.decoders.constrained import decode
-from spiritlm_plugin.inference.generation import (
-    Generation,
-    cut_context,
-    first_units,
-    last_speech,
-    speech_of,
-)
+from spiritlm_plugin.inference.generation import Generation, Speaking
 
 # Recordings longer than this show a progress bar.
 _PROGRESS_SECONDS = 300
@@ -165,7 +158,7 @@ class SpiritLM(Pretrained):
         >>> SpiritLM.from_release(checkpoints, "base").expressive
         False
         """
-        from spiritlm_plugin.integrations.convert import hyperparams
+        from spiritlm_plugin.integrations.convert import build_release
         from spiritlm_plugin.integrations.release import read_release
 
         folder = folder or os.environ.get("SPIRITLM_CHECKPOINTS_DIR")
@@ -174,13 +167,7 @@ class SpiritLM(Pretrained):
                 "name the folder of the released checkpoints, or set "
                 "SPIRITLM_CHECKPOINTS_DIR"
             )
-        release = read_release(folder, variant)
-        hparams = load_hyperpyyaml(
-            hyperparams(release, release.language_model),
-            {"language_model_dtype": dtype},
-        )
-        for name, state in release.states.items():
-            load_state(hparams[name], state, f"{folder} ({name})")
+        hparams = build_release(read_release(folder, variant), dtype)
         return cls(hparams["modules"], hparams, **kwargs)
 
     @property
@@ -238,6 +225,13 @@ class SpiritLM(Pretrained):
         >>> [len(units) for units in lm.encode_batch(wavs, wav_lens)]
         [24, 12]
         """
+        if isinstance(wavs, (str, bytes, os.PathLike)):
+            raise TypeError(
+                "encode_batch takes a list of recordings; for one file use "
+                "encode_file"
+            )
+        if isinstance(wavs, np.ndarray):
+            wavs = torch.as_tensor(wavs)
         if isinstance(wavs, Tensor):
             wavs = _unpad(wavs, wav_lens)
         elif wav_lens is not None:
@@ -335,8 +329,19 @@ class SpiritLM(Pretrained):
         items = [_as_units(item) for item in units]
         if not items:
             raise ValueError("nothing to decode: the list of units is empty")
+        if not isinstance(speaker, (list, tuple)):
+            speaker = [speaker] * len(items)
+        if len(speaker) != len(items):
+            raise ValueError(
+                f"{len(speaker)} speakers for {len(items)} items: give one, or "
+                "one for each"
+            )
+        voices = [self.mods.vocoder.speaker_id(s) for s in speaker]
         seeds = None if seed is None else _seeds(seed, len(items))
-        wavs = self._vocode(items, speaker, global_style, seeds=seeds)
+        with self.inference_ctx:
+            wavs = self.mods.vocoder.synthesize(
+                items, voices, global_style, seeds=seeds
+            )
         lengths = torch.tensor([len(wav) for wav in wavs])
         longest = lengths.max().clamp(min=1)
         return pad_sequence(wavs, batch_first=True), lengths / longest
@@ -423,6 +428,7 @@ class SpiritLM(Pretrained):
         seeds = _seeds(seed, len(batch))
         batch = self._with_units(batch)
         ids = [self.vocabulary.encode(prompt, output) for prompt in batch]
+        speaking = Speaking(self.mods.vocoder, self.vocabulary)
         decoded: list[Any] = [None] * len(ids)
         for chosen in sized_batches([len(item) for item in ids], batch_size):
             results = decode(
@@ -435,7 +441,7 @@ class SpiritLM(Pretrained):
                 [seeds[i] for i in chosen],
                 stop,
                 max_seconds,
-                self._speech_seconds,
+                speaking.seconds_of,
             )
             for i, result in zip(chosen, results):
                 decoded[i] = result
@@ -444,7 +450,7 @@ class SpiritLM(Pretrained):
             segments = self.vocabulary.decode(result.ids)
             reason = result.end_reason
             if max_seconds is not None:
-                segments, cut = self._limit_seconds(segments, max_seconds)
+                segments, cut = speaking.limit(segments, max_seconds)
                 reason = "max_seconds" if cut else reason
             if output == "any":
                 segments = [
@@ -455,7 +461,11 @@ class SpiritLM(Pretrained):
                 ]
             generations.append(Generation(segments, reason))
         if vocode:
-            self._speak(generations, batch, decoded, voice, max_seconds, seeds)
+            continued = [self._continues_speech(r.ids) for r in decoded]
+            with self.inference_ctx:
+                speaking.speak(
+                    generations, batch, continued, voice, seeds, max_seconds
+                )
         return generations[0] if single else generations
 
     @torch.inference_mode()
@@ -546,110 +556,19 @@ class SpiritLM(Pretrained):
             for prompt in batch
         ]
 
-    def _vocode(
-        self, units, speaker, global_style=None, skip=None, seeds=None
-    ) -> list[Tensor]:
-        if not isinstance(speaker, (list, tuple)):
-            speaker = [speaker] * len(units)
-        if len(speaker) != len(units):
-            raise ValueError(
-                f"{len(speaker)} speakers for {len(units)} items: give one, or "
-                "one for each"
-            )
-        voices = [self.mods.vocoder.speaker_id(s) for s in speaker]
-        with self.inference_ctx:
-            return self.mods.vocoder.synthesize(
-                units, voices, global_style, skip, seeds
-            )
-
-    def _speak(
-        self, generations, prompts, decoded, voice, max_seconds, seeds
-    ) -> None:
-        """Give all generated speech its waveforms, in one batch."""
-        places, items, skips, item_seeds = [], [], [], []
-        for generation, prompt, result, seed in zip(
-            generations, prompts, decoded, seeds
-        ):
-            said = speech_of(prompt)
-            for index, segment in enumerate(generation):
-                if isinstance(segment, Text):
-                    continue
-                context = SpeechStream([], [])
-                if index == 0 and self._continues_speech(result.ids):
-                    context = last_speech(prompt)
-                whole = SpeechStream.concatenate([context, segment.stream])
-                whole = self._with_voice(whole, said)
-                units, skip = cut_context(
-                    whole.split(), context.count(Kind.PHONETIC)
-                )
-                said = SpeechStream.concatenate([said, segment.stream])
-                places.append((generation, index))
-                items.append(units)
-                skips.append(skip)
-                item_seeds.append(seed)
-        if not items:
-            return
-        wavs = self._vocode(items, voice, None, skips, item_seeds)
-        for (generation, index), wav in zip(places, wavs):
-            if max_seconds is not None:
-                wav = wav[: int(max_seconds * SAMPLE_RATE)]
-            generation[index] = replace(generation[index], wav=wav)
-
     def _continues_speech(self, ids: Tensor) -> bool:
         """Tell whether an output starts with speech, before any marker."""
         return len(ids) > 0 and int(self.vocabulary.kinds[ids[0]]) >= 0
-
-    def _with_voice(
-        self, stream: SpeechStream, said: SpeechStream
-    ) -> SpeechStream:
-        """Give speech without pitch or style those last heard.
-
-        Where no pitch was heard it is the first one; the vocoder draws a
-        style by itself.
-        """
-        voice = []
-        for kind in (Kind.STYLE, Kind.PITCH):
-            if not self.vocabulary.unit_count(kind) or stream.count(kind):
-                continue
-            heard = said.values[said.kinds == int(kind)].tolist()
-            if kind is Kind.PITCH:
-                heard = heard or [0]
-            voice += [SpeechStream([int(kind)], [unit]) for unit in heard[-1:]]
-        return SpeechStream.concatenate([*voice, stream])
-
-    def _speech_seconds(self, ids: Tensor) -> Tensor:
-        """Return the seconds of speech in each row of new token ids."""
-        streams = [speech_of(self.vocabulary.decode(row)) for row in ids]
-        frames = self._predict_frames(streams)
-        return torch.tensor([float(f.sum()) for f in frames]) / PHONETIC_RATE
-
-    def _predict_frames(self, streams: list[SpeechStream]) -> list[Tensor]:
-        phonetic = [s.values[s.kinds == int(Kind.PHONETIC)] for s in streams]
-        return self.mods.vocoder.predict_frames(phonetic)
-
-    def _limit_seconds(
-        self, segments: list[Segment], max_seconds: float
-    ) -> tuple[list[Segment], bool]:
-        """Cut speech where its total duration reaches a limit."""
-        left = int(max_seconds * PHONETIC_RATE)
-        kept: list[Segment] = []
-        for segment in segments:
-            if isinstance(segment, Text):
-                kept.append(segment)
-                continue
-            [frames] = self._predict_frames([segment.stream])
-            fits = int((frames.cumsum(0) <= left).sum())
-            if fits < len(frames):
-                cut = first_units(segment.stream, fits)
-                return [*kept, replace(segment, content=cut)], True
-            left -= int(frames.sum())
-            kept.append(segment)
-        return kept, False
 
 
 def _local_folder(source: str | Path, hparams_file: str) -> Path:
     """Return a folder as it is, or the download of a Hub repository."""
     folder = Path(source)
+    if set("<>") & set(str(source)):
+        raise ValueError(
+            f"{source}: HyperPyYAML reads <...> in a path as a reference; "
+            "rename the folder"
+        )
     if folder.is_dir():
         if not (folder / hparams_file).exists():
             raise FileNotFoundError(
@@ -701,11 +620,11 @@ def _as_units(item: SpeechUnits | SpeechStream | Speech) -> SpeechUnits:
 def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
     if seed is None:
         seed = random.SystemRandom().randrange(2**31)
-    if isinstance(seed, int):
-        return [seed + i for i in range(count)]
+    if isinstance(seed, Integral):
+        return [int(seed) + i for i in range(count)]
     if len(seed) != count:
         raise ValueError(
             f"{len(seed)} seeds for {count} prompts: give one number, or one "
             "for each prompt"
         )
-    return list(seed)
+    return [int(s) for s in seed]

@@ -12,14 +12,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from hyperpyyaml import load_hyperpyyaml
 
+from spiritlm_plugin.dataio.checkpoints import (
+    CheckpointError,
+    load_state,
+    save_safetensors,
+)
 from spiritlm_plugin.integrations.release import (
     VARIANTS,
     Release,
     read_release,
 )
-from spiritlm_plugin.lobes.language_model import load_language_model
 
 _LOBES = "spiritlm_plugin.lobes"
 
@@ -110,6 +114,43 @@ def hyperparams(release: Release, language_model: Path | None = None) -> str:
     return "\n\n".join(sections)
 
 
+def build_release(release: Release, dtype: str = "auto") -> dict[str, Any]:
+    """Make a released model's modules, with their weights.
+
+    Arguments
+    ---------
+    release : Release
+        As read by `read_release`.
+    dtype : str
+        Of the language model.
+
+    Returns
+    -------
+    dict
+        The loaded YAML, as `hyperparams` writes it.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights do not fit the configurations.
+    """
+    try:
+        hparams = load_hyperpyyaml(
+            hyperparams(release, release.language_model),
+            {"language_model_dtype": dtype},
+        )
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the configurations in {release.folder} do not make a model: "
+            f"{error}"
+        ) from error
+    for name, state in release.states.items():
+        load_state(hparams[name], state, f"{release.folder} ({name})")
+    return hparams
+
+
 def _new(name: str, cls: str, arguments: dict[str, Any], **references) -> str:
     """Write the YAML that makes an object."""
     if not arguments and not references:
@@ -160,30 +201,40 @@ def convert_release(
         As `read_release`.
     """
     destination = Path(destination)
-    if destination.exists() and any(destination.iterdir()):
+    if destination.is_file() or (
+        destination.exists() and any(destination.iterdir())
+    ):
         raise FileExistsError(
-            f"{destination} is not empty; name a new folder or remove it"
+            f"{destination} is there already; name a new folder or remove it"
         )
     release = read_release(folder, variant)
     partial = destination.with_name(destination.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name, state in release.states.items():
-        state = {k: v.clone().contiguous() for k, v in state.items()}
-        save_file(state, partial / f"{name}.safetensors")
-    lm = load_language_model(release.language_model)
-    lm.model.save_pretrained(partial / "language_model")
-    lm.vocabulary.save(partial / "language_model")
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (release.language_model / name).exists():
-            shutil.copy(
-                release.language_model / name, partial / "language_model"
-            )
-    (partial / "hyperparams.yaml").write_text(hyperparams(release))
+    try:
+        _write(release, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if destination.exists():
         destination.rmdir()
     os.replace(partial, destination)
     return destination
+
+
+def _write(release: Release, folder: Path) -> None:
+    hparams = build_release(release)
+    for name in release.states:
+        save_safetensors(hparams[name], folder / f"{name}.safetensors")
+    lm = hparams["language_model"]
+    lm.model.save_pretrained(folder / "language_model")
+    lm.vocabulary.save(folder / "language_model")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (release.language_model / name).exists():
+            shutil.copy(
+                release.language_model / name, folder / "language_model"
+            )
+    (folder / "hyperparams.yaml").write_text(hyperparams(release))
 
 
 def main(arguments: list[str] | None = None) -> None:

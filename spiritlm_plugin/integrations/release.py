@@ -41,6 +41,8 @@ class Release:
 
     Arguments
     ---------
+    folder : Path
+        Where it was read.
     arguments : dict
         For each module the arguments of its class, plain values.
     states : dict
@@ -49,6 +51,7 @@ class Release:
         The language model's folder.
     """
 
+    folder: Path
     arguments: dict[str, dict[str, Any]]
     states: dict[str, State]
     language_model: Path
@@ -123,7 +126,7 @@ def read_release(folder: str | Path, variant: str) -> Release:
             raise CheckpointError(
                 f"{path} is not of the released form: {error!r}"
             ) from error
-    return Release(arguments, states, lm)
+    return Release(folder, arguments, states, lm)
 
 
 def rename(state: State, rules: list[tuple[str, str]]) -> State:

@@ -12,9 +12,6 @@ from spiritlm_plugin.lobes.channels_last import conv1d, to_channels_last
 from spiritlm_plugin.lobes.masking import frame_mask, zero_padding
 
 _SLOPE = 0.1
-# Input frames that reach the same samples: a bound on half of the receptive
-# field of the published configurations (22 frames).
-_CONTEXT = 32
 # Samples that late stages work on at a time, so that they stay in the cache.
 _PIECE_SAMPLES = 256000
 
@@ -68,6 +65,17 @@ class HifiGanGenerator(nn.Module):
             )
             channels //= 2
         self.output = weight_norm(conv1d(channels, 1, 7, padding=3))
+        # Frames on either side that a frame's samples depend on.
+        blocks = zip(resblock_kernels, resblock_dilations)
+        in_blocks = max(
+            sum((size - 1) * (dilation + 1) // 2 for dilation in dilations)
+            for size, dilations in blocks
+        )
+        self.context = 3
+        for rate, kernel in zip(upsample_rates[::-1], upsample_kernels[::-1]):
+            reach = self.context + in_blocks + kernel
+            self.context = -(-reach // rate)
+        self.context += 3
 
     def prepare_for_inference(self) -> None:
         """Fuse the weight norms and lay weights out for speed."""
@@ -116,7 +124,8 @@ class HifiGanGenerator(nn.Module):
         pieces = []
         for start in range(0, frames, size):
             end = min(start + size, frames)
-            first, last = max(start - _CONTEXT, 0), min(end + _CONTEXT, frames)
+            first = max(start - self.context, 0)
+            last = min(end + self.context, frames)
             piece = x[None, :, first:last]
             wav = self(piece, torch.tensor([last - first], device=x.device))
             before = (start - first) * self.hop

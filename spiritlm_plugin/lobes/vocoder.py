@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -136,8 +137,9 @@ class UnitVocoder(nn.Module):
             return self.default_speaker
         if isinstance(speaker, str) and speaker in self.speakers:
             return self.speakers.index(speaker)
-        if isinstance(speaker, int) and 0 <= speaker < len(self.speakers):
-            return speaker
+        is_number = isinstance(speaker, Integral) and speaker is not True
+        if is_number and 0 <= speaker < len(self.speakers):
+            return int(speaker)
         known = ", ".join(f"{i} ({s})" for i, s in enumerate(self.speakers))
         raise ValueError(f"unknown speaker {speaker!r}; known: {known}")
 

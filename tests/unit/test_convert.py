@@ -122,7 +122,7 @@ def test_existing_results_are_kept(checkpoints, tmp_path, spoilt):
     kept = tmp_path / "model" / "kept"
     kept.parent.mkdir()
     kept.mkdir() if spoilt == "folder" else kept.write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty; name") as error:
+    with pytest.raises(FileExistsError, match="already; name") as error:
         convert_release(checkpoints, "base", kept.parent)
     assert str(kept.parent) in str(error.value)
     assert list(kept.parent.iterdir()) == [kept]
@@ -134,18 +134,19 @@ def test_interrupted(checkpoints, tmp_path, monkeypatch, exists):
     if exists:
         destination.mkdir()
 
-    def interrupt(folder):
+    def interrupt(release):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "load_language_model", interrupt)
+        patch.setattr(convert, "build_release", interrupt)
         with pytest.raises(KeyboardInterrupt):
             convert_release(checkpoints, "base", destination)
     assert destination.exists() == exists
     assert not exists or not list(destination.iterdir())
-    # Once more, over what the interrupted run has left.
-    for left in tmp_path.glob("*.partial"):
-        (left / "junk").touch()
+    assert not list(tmp_path.glob("*.partial"))
+    # Once more, over what a run that was killed has left.
+    (tmp_path / "model.partial").mkdir()
+    (tmp_path / "model.partial" / "junk").touch()
     convert_release(checkpoints, "base", destination)
     assert (destination / "hyperparams.yaml").exists()
     assert list(tmp_path.iterdir()) == [destination]

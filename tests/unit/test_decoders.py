@@ -85,6 +85,12 @@ def test_banned_tokens_are_never_drawn():
     sampling.uniform = torch.tensor([[0.0], [1 - 2**-24]])
     scores = sampling(torch.zeros(2, 1), logits.repeat(2, 1))
     assert scores.argmax(1).tolist() == [3, 400]
+    # Probabilities whose sum is rounded below one.
+    logits = torch.randn(64, 500)
+    logits[:, 400:] = -torch.inf
+    sampling = SeededSampling(range(64), 1, 1.0, 1.0)
+    sampling.uniform.fill_(1 - 2**-24)
+    assert sampling(torch.zeros(64, 1), logits).argmax(1).max() < 400
 
 
 def test_draws_do_not_depend_on_the_batch():

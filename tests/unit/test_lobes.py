@@ -114,6 +114,7 @@ def test_kmeans_quantizer_takes_the_nearest():
 def test_speech_encoder(eps, prepared):
     model = randomize(HubertModel(HubertConfig(**TRANSFORMER)))
     wavs = [torch.randn(n) * 3 + 1 for n in (24000, 16123, 400, 1280)]
+    wavs.append(torch.randn(3000) * 1e-3)  # quiet enough to see epsilons
     expected = []
     for wav in wavs:
         if eps is not None:
@@ -163,6 +164,7 @@ def test_style_tokenizer():
     tokenizer.projector.load_state_dict(model.projector.state_dict())
     tokenizer.classifier.load_state_dict(model.classifier.state_dict())
     wavs = [torch.randn(n) * 0.1 - 0.4 for n in (20000, 16000, 1280)]
+    wavs.append(torch.randn(4000) * 1e-4)  # quiet enough to see epsilons
     wavs_and_lengths = batch_of(wavs)
     logits, lengths = tokenizer.logits(*wavs_and_lengths)
     units, _ = tokenizer(*wavs_and_lengths)
@@ -197,9 +199,10 @@ def fcpe():
 @pytest.fixture(scope="module")
 def wavs():
     wavs = [voice(32000, 110), voice(17777, 230), voice(1280, 150)]
+    low = voice(24000, 47)
     quiet = torch.zeros(4000)
     hiss = 0.1 * torch.randn(6000, generator=torch.Generator().manual_seed(1))
-    return [*wavs, quiet, torch.cat([hiss, wavs[1][:9000], hiss])]
+    return [*wavs, quiet, torch.cat([hiss, wavs[1][:9000], hiss]), low]
 
 
 def test_fcpe_is_torchfcpe(fcpe, wavs):
@@ -243,7 +246,7 @@ def test_fcpe_finds_the_pitch(fcpe):
 
 def test_fcpe_in_a_batch(fcpe, wavs):
     f0, voiced, lengths = fcpe(*batch_of(wavs))
-    assert f0.shape == (5, 401)
+    assert f0.shape == (6, 401)
     for i, wav in enumerate(wavs):
         alone, is_voiced, [n] = fcpe(wav[None], torch.tensor([len(wav)]))
         assert int(n) == int(lengths[i])

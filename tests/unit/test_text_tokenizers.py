@@ -169,7 +169,6 @@ def test_hub_leaves_other_added_tokens_whole(hub_folder):
     assert HubText(folder).encode("a      b") == ids
 
 
-@pytest.mark.xfail(strict=True, reason="tokens behind them move up")
 @pytest.mark.parametrize("kind", ["special", "plain"])
 def test_hub_tokens_behind_speech_tokens_keep_their_ids(hub_folder, kind):
     folder = hub_folder(
