@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.lobes.channels_last import run_conv1d, to_channels_last
 from spiritlm_plugin.lobes.masking import (
     frame_mask,
     standardize,
@@ -111,27 +112,29 @@ class FCPE(nn.Module):
         network = self.network
         mask = frame_mask(lengths, mels.shape[1])
         first, norm, activation, second = network.input_stack
-        x = first(mels.transpose(1, 2))
-        x = activation(_group_norm(x, lengths, norm))
-        x = second(zero_padding(x, mask)).transpose(1, 2)
+        x = run_conv1d(first, to_channels_last(mels.transpose(1, 2)))
+        x = activation(_group_norm(x.squeeze(2), lengths, norm))
+        x = to_channels_last(zero_padding(x, mask))
+        x = run_conv1d(second, x).permute(0, 2, 3, 1).squeeze(1)
         for layer in network.net.encoder_layers:
             if layer.attn is not None:
                 raise ValueError(
                     "this FCPE model has attention layers; only the "
                     "convolutional model of torchfcpe is supported"
                 )
-            norm, *pointwise, depthwise, gate, last = [
-                module
-                for module in layer.conformer.net
-                if not isinstance(module, nn.Dropout)
-                and type(module).__name__ != "Transpose"
-            ]
-            y = norm(x).transpose(1, 2)
-            for module in pointwise:
-                y = module(y)
-            y = gate(depthwise(zero_padding(y, mask)))
-            x = x + last(y).transpose(1, 2)
+            x = x + _conformer(layer.conformer.net, x, mask)
         return network.output_proj(network.norm(x)).sigmoid()
+
+
+def _conformer(net: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Run a convolution module of torchfcpe on (batch, frames, channels)."""
+    norm, _, widen, gate, depthwise, activation, narrow, *_ = net
+    y = norm(x).unsqueeze(1).permute(0, 3, 1, 2)
+    y = gate(run_conv1d(widen, y))
+    if mask is not None:
+        y = y * mask[:, None, None]
+    y = activation(run_conv1d(depthwise.conv, y))
+    return run_conv1d(narrow, y).permute(0, 2, 3, 1).squeeze(1)
 
 
 class PitchQuantizer(nn.Module):
