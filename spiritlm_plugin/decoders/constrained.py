@@ -22,7 +22,6 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
 
@@ -219,7 +218,6 @@ def decode(
     stop: bool = True,
     max_seconds: float | None = None,
     seconds_of: Callable[[Tensor], Tensor] | None = None,
-    streamer: BaseStreamer | None = None,
 ) -> list[Decoded]:
     """Continue a batch of prompts.
 
@@ -246,8 +244,6 @@ def decode(
         `SecondsLimit`.
     seconds_of : callable, optional
         See ``max_seconds``.
-    streamer : transformers.generation.streamers.BaseStreamer, optional
-        Gets the tokens of a single prompt as they come.
 
     Returns
     -------
@@ -306,7 +302,6 @@ def decode(
             generation_config=settings,
             logits_processor=processors,
             stopping_criteria=StoppingCriteriaList(limits),
-            streamer=streamer,
         )
     return _ends(sequences[:, longest:], eos_id, limits, max_new_tokens)
 
