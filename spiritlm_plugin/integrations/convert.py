@@ -248,9 +248,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("destination", help="a new folder")
     options = parser.parse_args(arguments)
-    written = convert_release(
-        options.folder, options.variant, options.destination
-    )
+    try:
+        written = convert_release(
+            options.folder, options.variant, options.destination
+        )
+    except (FileNotFoundError, FileExistsError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
     print(
         f'written: {written}; load it with SpiritLM.from_hparams("{written}")'
     )

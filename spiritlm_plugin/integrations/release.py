@@ -102,6 +102,8 @@ def read_release(folder: str | Path, variant: str) -> Release:
         lm / "config.json",
         lm / "tokenizer.model",
     ]
+    if not any(lm.glob("*.bin")) and not any(lm.glob("*.safetensors")):
+        needed.append(lm / "pytorch_model.bin")
     if expressive:
         needed += [
             tokenizer / "vqvae_f0_quantizer" / "config.yaml",

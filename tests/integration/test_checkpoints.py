@@ -44,7 +44,7 @@ def test_missing_files_are_all_named(copied):
 
 def test_missing_weights_of_the_language_model(copied):
     (copied / LM / "pytorch_model.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=LM):
+    with pytest.raises(FileNotFoundError, match=f"{LM}/pytorch_model.bin"):
         SpiritLM.from_release(copied, "base")
 
 

@@ -167,6 +167,9 @@ def test_command_line(checkpoints, tmp_path, capsys):
     assert f'SpiritLM.from_hparams("{destination}")' in capsys.readouterr().out
     config = destination / "language_model" / "config.json"
     assert json.loads(config.read_text())["model_type"] == "llama"
+    with pytest.raises(SystemExit, match="1"):
+        main([str(checkpoints), "base", str(destination)])
+    assert "is there already" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([str(checkpoints), "large", str(tmp_path / "other")])
     assert "invalid choice: 'large'" in capsys.readouterr().err
