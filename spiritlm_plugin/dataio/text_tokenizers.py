@@ -75,20 +75,26 @@ class SentencePieceText:
     """
 
     def __init__(self, model_file: str | Path):
-        from sentencepiece import sentencepiece_model_pb2
-
-        self.model_file = Path(model_file)
-        self._proto = self.model_file.read_bytes()
-        model = sentencepiece_model_pb2.ModelProto()
+        self._proto = Path(model_file).read_bytes()
+        self._added: dict[str, int] = {}
         try:
-            model.ParseFromString(self._proto)
-            sentencepiece.SentencePieceProcessor(model_proto=self._proto)
+            self._load()
         except Exception as error:  # protobuf's own, or RuntimeError
             raise ValueError(
                 f"{model_file} is not a SentencePiece model; download it again"
             ) from error
+        if self.eos_id < 0:
+            raise ValueError(
+                f"{model_file} has no end-of-sequence piece; train it with one"
+            )
+
+    def _load(self) -> None:
+        """Load the model with its user-defined symbols out of reach."""
+        from sentencepiece import sentencepiece_model_pb2
+
+        model = sentencepiece_model_pb2.ModelProto()
+        model.ParseFromString(self._proto)
         piece_type = sentencepiece_model_pb2.ModelProto.SentencePiece
-        self._added = {}
         for index, piece in enumerate(model.pieces):
             if piece.type == piece_type.USER_DEFINED:
                 piece.type = piece_type.CONTROL
@@ -101,10 +107,6 @@ class SentencePieceText:
         )
         self.eos_id = self._pieces.eos_id()
         bos_id = self._pieces.bos_id()
-        if self.eos_id < 0:
-            raise ValueError(
-                f"{model_file} has no end-of-sequence piece; train it with one"
-            )
         self.prompt_start = [] if bos_id < 0 else [bos_id]
         if has_prefix:
             self.prompt_start.append(self._pieces.piece_to_id("▁"))

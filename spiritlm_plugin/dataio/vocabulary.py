@@ -93,7 +93,7 @@ class Vocabulary:
         self.kinds = torch.full((self.size,), SPARE_KIND)
         self.kinds[: len(text)] = TEXT_KIND
         self._values = torch.arange(self.size)
-        self.kinds[added[:2]] = CONTROL_KIND
+        self.kinds[list(markers.values())] = CONTROL_KIND
         for kind, ids in self._unit_ids.items():
             self.kinds[ids] = int(kind)
             self._values[ids] = torch.arange(len(ids))

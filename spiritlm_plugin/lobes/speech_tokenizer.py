@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from spiritlm_plugin.dataio.audio import WINDOW_SECONDS
 from spiritlm_plugin.dataio.batching import length_batches
 from spiritlm_plugin.dataio.units import (
     MIN_SAMPLES,
@@ -14,8 +15,8 @@ from spiritlm_plugin.dataio.units import (
     SpeechUnits,
 )
 
-# Recordings are cut into windows of 100 s that are tokenized by themselves.
-WINDOW_SAMPLES = 100 * SAMPLE_RATE
+# Recordings are cut into windows that are tokenized by themselves.
+WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
 
 
 class SpeechTokenizer(nn.Module):

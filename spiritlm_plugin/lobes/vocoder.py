@@ -300,13 +300,8 @@ class UnitVocoder(nn.Module):
                 )
             style = units.style
             if style is None:
-                generator = torch.Generator()
-                generator.seed() if seed is None else generator.manual_seed(
-                    seed
-                )
-                drawn = torch.randint(3, (1,), generator=generator)
                 length = 1 if units.full_rate else len(phonetic)
-                style = torch.tensor(COMMON_STYLES)[drawn].expand(length)
+                style = _draw_style(seed).expand(length)
             streams |= {"pitch": units.pitch, "style": style}
         for name, stream in streams.items():
             if len(stream) and int(stream.max()) >= self._size(name):
@@ -436,6 +431,15 @@ class DurationPredictor(nn.Module):
             x = conv(zero_padding(x.transpose(1, 2), mask)).relu()
             x = self.dropout(norm(x.transpose(1, 2)))
         return self.output(x).squeeze(-1)
+
+
+def _draw_style(seed: int | None) -> Tensor:
+    """Return one of the common styles, shape (1,)."""
+    generator = None
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(COMMON_STYLES), (1,), generator=generator)
+    return torch.tensor(COMMON_STYLES)[drawn]
 
 
 def _fill_blanks(phonetic: Tensor, blank: int) -> Tensor:
