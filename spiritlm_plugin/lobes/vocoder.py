@@ -292,14 +292,14 @@ class UnitVocoder(nn.Module):
             return SpeechUnits([], [], [], full_rate=units.full_rate)
         streams = {"phonetic": phonetic}
         if self.expressive:
-            if units.pitch is None:
+            if units.pitch is None or not len(units.pitch):
                 raise ValueError(
                     "this vocoder is expressive and these units have no "
                     "pitch; use units of an Expressive model, or a Base "
                     "vocoder"
                 )
             style = units.style
-            if style is None:
+            if style is None or not len(style):
                 length = 1 if units.full_rate else len(phonetic)
                 style = _draw_style(seed).expand(length)
             streams |= {"pitch": units.pitch, "style": style}

@@ -79,3 +79,12 @@ def test_a_batch_may_be_an_array(base, samples):
 def test_references_in_a_path_are_refused(tmp_path):
     with pytest.raises(ValueError, match="rename the folder"):
         SpiritLM.from_hparams(tmp_path / "<model>")
+
+
+def test_empty_streams_are_missing_streams(expressive):
+    with pytest.raises(ValueError, match="have no pitch"):
+        expressive.decode_batch([SpeechUnits([1, 2], pitch=[], style=[3])])
+    without = SpeechUnits([1, 2], pitch=[4])
+    empty = SpeechUnits([1, 2], pitch=[4], style=[])
+    wavs, _ = expressive.decode_batch([without], seed=5)
+    assert torch.equal(wavs, expressive.decode_batch([empty], seed=5)[0])
