@@ -21,7 +21,9 @@ _IMPORTS = {
     "Text": "spiritlm_plugin.dataio.segments",
     "Vocabulary": "spiritlm_plugin.dataio.vocabulary",
     "convert_release": "spiritlm_plugin.integrations.convert",
+    "hyperparams": "spiritlm_plugin.integrations.parts",
     "load_language_model": "spiritlm_plugin.lobes.language_model",
+    "load_part": "spiritlm_plugin.integrations.parts",
     "read_release": "spiritlm_plugin.integrations.release",
 }
 

@@ -158,7 +158,7 @@ class SpiritLM(Pretrained):
         >>> SpiritLM.from_release(checkpoints, "base").expressive
         False
         """
-        from spiritlm_plugin.integrations.convert import build_release
+        from spiritlm_plugin.integrations.parts import build
         from spiritlm_plugin.integrations.release import read_release
 
         folder = folder or os.environ.get("SPIRITLM_CHECKPOINTS_DIR")
@@ -167,7 +167,7 @@ class SpiritLM(Pretrained):
                 "name the folder of the released checkpoints, or set "
                 "SPIRITLM_CHECKPOINTS_DIR"
             )
-        hparams = build_release(read_release(folder, variant), dtype)
+        hparams = build(read_release(folder, variant), dtype)
         return cls(hparams["modules"], hparams, **kwargs)
 
     @property

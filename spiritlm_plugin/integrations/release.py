@@ -10,7 +10,6 @@ import ast
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from spiritlm_plugin.dataio.checkpoints import (
     read_pickle,
     require_files,
 )
+from spiritlm_plugin.integrations.parts import Parts
 
 VARIANTS = ("base", "expressive")
 State = dict[str, Tensor]
@@ -35,29 +35,7 @@ _SPEAKER = 2
 _GLOBAL_STYLE = 8
 
 
-@dataclass(frozen=True)
-class Release:
-    """A released model, read.
-
-    Arguments
-    ---------
-    folder : Path
-        Where it was read.
-    arguments : dict
-        For each module the arguments of its class, plain values.
-    states : dict
-        For each module its weights.
-    language_model : Path
-        The language model's folder.
-    """
-
-    folder: Path
-    arguments: dict[str, dict[str, Any]]
-    states: dict[str, State]
-    language_model: Path
-
-
-def read_release(folder: str | Path, variant: str) -> Release:
+def read_release(folder: str | Path, variant: str) -> Parts:
     """Read the released checkpoints.
 
     Arguments
@@ -128,7 +106,7 @@ def read_release(folder: str | Path, variant: str) -> Release:
             raise CheckpointError(
                 f"{path} is not of the released form: {error!r}"
             ) from error
-    return Release(folder, arguments, states, lm)
+    return Parts(folder, arguments, states, lm)
 
 
 def rename(state: State, rules: list[tuple[str, str]]) -> State:

@@ -13,9 +13,9 @@ from spiritlm_plugin.dataio.vocabulary import Vocabulary
 from spiritlm_plugin.integrations import convert
 from spiritlm_plugin.integrations.convert import (
     convert_release,
-    hyperparams,
     main,
 )
+from spiritlm_plugin.integrations.parts import hyperparams
 from spiritlm_plugin.integrations.release import read_release
 
 
@@ -95,7 +95,7 @@ def test_yaml_keeps_types_and_values(converted):
     # The arguments as they are written, without making the objects.
     lines = [
         line.split(": !new")[0] + ":" if ": !new" in line else line
-        for line in text.split("\n\nlanguage_model:")[0].splitlines()
+        for line in text.split("\n\n# auto")[0].splitlines()
         if "!ref" not in line and not line.endswith("{}")
     ]
     written = load_hyperpyyaml("\n".join(lines))
@@ -113,8 +113,8 @@ def test_paths_are_quoted(checkpoints, tmp_path, name):
     release = read_release(folder, "base")
     text = hyperparams(release, str(release.language_model))
     text = text.split("\n\n")[-3]
-    assert text.startswith("language_model:")
-    load_hyperpyyaml("language_model_dtype: auto\n" + text)
+    assert "\nlanguage_model:" in text
+    load_hyperpyyaml(text)
 
 
 @pytest.mark.parametrize("spoilt", ["file", "folder"])
@@ -134,11 +134,11 @@ def test_interrupted(checkpoints, tmp_path, monkeypatch, exists):
     if exists:
         destination.mkdir()
 
-    def interrupt(release):
+    def interrupt(release, folder):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "build_release", interrupt)
+        patch.setattr(convert, "write_folder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             convert_release(checkpoints, "base", destination)
     assert destination.exists() == exists

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, load_state
-from spiritlm_plugin.integrations.convert import hyperparams
+from spiritlm_plugin.integrations.parts import hyperparams
 from spiritlm_plugin.integrations.release import (
     parse_conv_layers,
     read_release,

@@ -1,0 +1,323 @@
+"""What the training recipes share: SpeechBrain's trainer, made exact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import DynamicBatchSampler
+from speechbrain.utils.checkpoints import (
+    Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import (
+    ddp_init_group,
+    if_main_process,
+    run_on_main,
+)
+from speechbrain.utils.seed import seed_everything
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+_PARTIAL = "PARTIAL_"
+# Buckets of length that batches are made in.
+_BUCKETS = 30
+
+
+def load_recipe(
+    arguments: Sequence[str],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a recipe's command line as all SpeechBrain recipes do.
+
+    Joins the other processes under ``torchrun``, sets the seed and makes the
+    experiment's folder.
+
+    Arguments
+    ---------
+    arguments : sequence of str
+        The YAML file, run options such as ``--debug`` and overrides.
+
+    Returns
+    -------
+    hparams : dict
+        The loaded YAML.
+    run_opts : dict
+        For the Brain.
+    """
+    hparams_file, run_opts, overrides = sb.parse_arguments(list(arguments))
+    ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, overrides)
+    seed_everything(hparams["seed"], verbose=False)
+    folder = hparams["output_folder"]
+    sb.create_experiment_directory(folder, hparams_file, overrides)
+    run_on_main(shutil.copy, args=[sys.argv[0], folder])
+    return hparams, run_opts
+
+
+def derive_seed(*names: Any) -> int:
+    """Return a seed of 32 bits that depends on all of the names.
+
+    Example
+    -------
+    >>> derive_seed(1, "a") == derive_seed(1, "a") != derive_seed(1, "b")
+    True
+    """
+    digest = hashlib.blake2b(repr(names).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def item_generator(*names: Any) -> torch.Generator:
+    """Return a generator for the randomness of one item of the data.
+
+    What it draws depends on nothing but the names, such as seed, epoch and
+    id: not on the order of the items, nor on the number of workers.
+
+    Example
+    -------
+    >>> draws = [torch.rand(1, generator=item_generator(1, 2, "utterance"))
+    ...          for _ in range(2)]
+    >>> bool(draws[0] == draws[1])
+    True
+    """
+    return torch.Generator().manual_seed(derive_seed(*names))
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the module inside a DDP wrapper, or the module itself."""
+    if isinstance(module, DistributedDataParallel):
+        return module.module
+    return module
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's checkpointer, safe against being killed.
+
+    A checkpoint gets its name when it is complete. Arguments are those of
+    `Checkpointer`.
+
+    Example
+    -------
+    >>> model = torch.nn.Linear(2, 2)
+    >>> checkpointer = AtomicCheckpointer(tmp, {"model": model})
+    >>> checkpoint = checkpointer.save_checkpoint()
+    >>> checkpoint.path.name.startswith("CKPT")
+    True
+    >>> checkpointer.recover_if_possible().path == checkpoint.path
+    True
+    """
+
+    def save_checkpoint(self, *args, **kwargs):
+        """Save a checkpoint; see `Checkpointer.save_checkpoint`."""
+        run_on_main(self._remove_partial)
+        partial = super().save_checkpoint(*args, **kwargs)
+        if partial is None:  # not the main process
+            return None
+        path = partial.path.with_name(partial.path.name[len(_PARTIAL) :])
+        os.replace(partial.path, path)
+        files = {
+            name: path / Path(file).name
+            for name, file in partial.paramfiles.items()
+        }
+        return partial._replace(path=path, paramfiles=files)
+
+    def _new_checkpoint_dirpath(self):
+        path = super()._new_checkpoint_dirpath()
+        return path.with_name(_PARTIAL + path.name)
+
+    def _remove_partial(self) -> None:
+        for path in Path(self.checkpoints_dir).glob(f"{_PARTIAL}*"):
+            shutil.rmtree(path)
+
+
+@register_checkpoint_hooks
+class RunningMeans:
+    """Means of named figures, saved with a checkpoint.
+
+    Example
+    -------
+    >>> means = RunningMeans()
+    >>> means.add({"loss": 1.0})
+    >>> means.add({"loss": 4.0}, weight=2)
+    >>> means.read()
+    {'loss': 3.0}
+    """
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, figures: Mapping[str, Any], weight: float = 1) -> None:
+        """Add figures that stand for so many items."""
+        for name, value in figures.items():
+            pair = self._sums.setdefault(name, [0.0, 0.0])
+            pair[0] += float(value) * weight
+            pair[1] += weight
+
+    def read(self) -> dict[str, float]:
+        """Return the means."""
+        return {n: s / w for n, (s, w) in self._sums.items() if w}
+
+    @mark_as_saver
+    def _save(self, path):
+        Path(path).write_text(json.dumps(self._sums), encoding="utf-8")
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        self._sums = json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+class TrainingBrain(sb.Brain):
+    """SpeechBrain's Brain with exact resuming, means of figures and logs.
+
+    Random numbers depend on nothing but the seed, the epoch, the step and the
+    process, so that a run that goes on from a checkpoint is the run that was
+    not interrupted. Subclasses write `compute_forward` and
+    `compute_objectives`, and hand `record` what is to be logged.
+
+    The hyperparameters hold ``seed``, ``epoch_counter``, ``train_logger`` and
+    ``best``, the figure that decides which checkpoint is kept besides the
+    last, as in ``{min: loss}``; and where they are wanted ``scheduler``,
+    called with the optimizer at each of its steps, and
+    ``tensorboard_logger``.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As of `speechbrain.Brain`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.means = RunningMeans()
+        self.train_stats: dict[str, float] = {}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("means", self.means)
+
+    def record(self, weight: float = 1, **figures: Any) -> None:
+        """Add figures of a batch to the means of the stage."""
+        self.means.add(figures, weight)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Set the seed of this step."""
+        epoch = self.hparams.epoch_counter.current
+        seed = derive_seed(self.hparams.seed, epoch, self.step, self.rank)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Go on with the learning rate's schedule."""
+        scheduler = getattr(self.hparams, "scheduler", None)
+        if should_step and scheduler is not None:
+            scheduler(self.optimizer)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin new means, but in an epoch that is resumed."""
+        if stage != sb.Stage.TRAIN or self.step == 0:
+            self.means.clear()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and save a checkpoint after each validation."""
+        stats = {"loss": stage_loss} | self.means.read()
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats
+        elif stage == sb.Stage.VALID:
+            self.on_valid_end(stats, epoch)
+            self._log(stats, epoch)
+            self._keep_best(stats, epoch)
+        self.means.clear()
+
+    def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
+        """Add to the figures of a validation, or write samples."""
+
+    def _log(self, stats: dict[str, float], epoch: int) -> None:
+        meta = {"epoch": epoch, "steps": self.optimizer_step}
+        if getattr(self, "optimizer", None) is not None:
+            meta["lr"] = self.optimizer.param_groups[0]["lr"]
+        if not if_main_process():
+            return
+        for name in ("train_logger", "tensorboard_logger"):
+            train_logger = getattr(self.hparams, name, None)
+            if train_logger is not None:
+                train_logger.log_stats(meta, self.train_stats, stats)
+
+    def _keep_best(self, stats: dict[str, float], epoch: int) -> None:
+        if self.checkpointer is None:
+            return
+        ((direction, key),) = self.hparams.best.items()
+        keys = {f"{direction}_keys": [key]}
+        self.checkpointer.save_and_keep_only(
+            meta={"epoch": epoch, **stats}, num_to_keep=1, **keys
+        )
+
+
+def train(
+    brain: TrainingBrain,
+    hparams: dict[str, Any],
+    train_data: DynamicItemDataset,
+    valid_data: DynamicItemDataset,
+) -> None:
+    """Train, from the last checkpoint if there is one.
+
+    Arguments
+    ---------
+    brain : TrainingBrain
+        With a checkpointer.
+    hparams : dict
+        ``epoch_counter``, and ``train_loader`` and ``valid_loader``: arguments
+        of the data loaders, where ``batch_seconds`` makes batches of so many
+        seconds, padding included, of utterances of similar length.
+    train_data, valid_data : DynamicItemDataset
+        With a duration for each utterance.
+    """
+    seed = hparams["seed"]
+    loader = _loader_arguments(hparams["train_loader"], train_data, seed)
+    brain.train_sampler = loader.get("batch_sampler")
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        valid_data,
+        train_loader_kwargs=loader,
+        valid_loader_kwargs=_loader_arguments(
+            hparams["valid_loader"], valid_data
+        ),
+    )
+
+
+def _loader_arguments(
+    arguments: Mapping[str, Any],
+    data: DynamicItemDataset,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Return a data loader's arguments; shuffled where there is a seed."""
+    arguments = dict(arguments)
+    seconds = arguments.pop("batch_seconds", None)
+    if seconds is None:
+        return arguments | {"shuffle": seed is not None}
+    sampler = DynamicBatchSampler(
+        data,
+        max_batch_length=seconds,
+        num_buckets=_BUCKETS,
+        shuffle=seed is not None,
+        batch_ordering="ascending" if seed is None else "random",
+        seed=seed or 0,
+    )
+    return arguments | {"batch_sampler": sampler}
