@@ -15,6 +15,7 @@ SMALL = Path(__file__).parent / "tests" / "conformance" / "small"
 _IMPORTS = {
     "FCPE": "spiritlm_plugin.lobes.pitch",
     "Speech": "spiritlm_plugin.dataio.segments",
+    "SpeechCodec": "spiritlm_plugin.inference",
     "SpeechStream": "spiritlm_plugin.dataio.units",
     "SpeechUnits": "spiritlm_plugin.dataio.units",
     "SpiritLM": "spiritlm_plugin.inference",

@@ -17,12 +17,20 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Speech": "spiritlm_plugin.dataio.segments",
+    "SpeechCodec": "spiritlm_plugin.inference",
     "SpeechUnits": "spiritlm_plugin.dataio.units",
     "SpiritLM": "spiritlm_plugin.inference",
     "Text": "spiritlm_plugin.dataio.segments",
 }
 
-__all__ = ["Speech", "SpeechUnits", "SpiritLM", "Text", "register"]
+__all__ = [
+    "Speech",
+    "SpeechCodec",
+    "SpeechUnits",
+    "SpiritLM",
+    "Text",
+    "register",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import HubertConfig, HubertModel
 
+from spiritlm_plugin.lobes.mfcc import MFCC
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
 
 
@@ -47,8 +49,26 @@ class LinearQuantizer(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Return units, shape (batch, frames), of (batch, frames, dim)."""
-        units = self.layers(features).argmax(-1)
+        units = self.logits(features).argmax(-1)
         return fill_blanks(units, lengths, self.units)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return scores, shape (batch, frames, units + 1); the blank is last."""
+        return self.layers(features)
+
+    @staticmethod
+    def released_dims(input_dim: int, units: int) -> tuple[int, int]:
+        """Return the hidden widths that the released file form implies.
+
+        They go evenly from the features' width to the number of classes.
+
+        Example
+        -------
+        >>> LinearQuantizer.released_dims(768, 500)
+        (702, 635)
+        """
+        step = input_dim - (units + 1)
+        return input_dim - step // 4, input_dim - step // 2
 
 
 class KMeansQuantizer(nn.Module):
@@ -90,13 +110,16 @@ class PhoneticTokenizer(nn.Module):
 
     Arguments
     ---------
-    hubert : dict
+    hubert : dict or None
         Arguments of `transformers.HubertConfig`; ``num_hidden_layers`` is the
-        layer whose output is quantized.
+        layer whose output is quantized. None quantizes cepstra, see `MFCC`.
     quantizer : nn.Module
         `LinearQuantizer` or `KMeansQuantizer`.
     normalize : bool
         Whether the HuBERT was trained on normalized waveforms.
+    pool : int
+        Frames that are averaged: 2 makes 25 a second of a HuBERT with a hop
+        of 320 samples.
 
     Example
     -------
@@ -113,18 +136,27 @@ class PhoneticTokenizer(nn.Module):
     """
 
     def __init__(
-        self, hubert: dict, quantizer: nn.Module, normalize: bool = False
+        self,
+        hubert: dict | None,
+        quantizer: nn.Module,
+        normalize: bool = False,
+        pool: int = 1,
     ):
         super().__init__()
-        # fairseq normalizes with the epsilon of layer norm.
-        self.encoder = SpeechEncoder(
-            HubertModel(HubertConfig(**hubert)), 1e-5 if normalize else None
-        )
+        if hubert is None:
+            self.encoder = MFCC()
+        else:
+            # fairseq normalizes with the epsilon of layer norm.
+            self.encoder = SpeechEncoder(
+                HubertModel(HubertConfig(**hubert)), 1e-5 if normalize else None
+            )
         self.quantizer = quantizer
+        self.pool = pool
 
     def prepare_for_inference(self) -> None:
         """Fuse what can be fused."""
-        self.encoder.prepare_for_inference()
+        if isinstance(self.encoder, SpeechEncoder):
+            self.encoder.prepare_for_inference()
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return units of waveforms.
@@ -143,10 +175,18 @@ class PhoneticTokenizer(nn.Module):
         lengths : Tensor
             Frames of each item, shape (batch,).
         """
-        features, lengths = self.encoder(wavs, lengths)
+        features, lengths = self.features(wavs, lengths)
         # The choice between units is made in full precision.
         with torch.autocast(wavs.device.type, enabled=False):
             return self.quantizer(features.float(), lengths), lengths
+
+    def features(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is quantized, shape (batch, frames, dim), and lengths."""
+        features, lengths = self.encoder(wavs, lengths)
+        if self.pool > 1:
+            features = F.avg_pool1d(features.mT, self.pool).mT
+            lengths = lengths // self.pool
+        return features, lengths
 
 
 def fill_blanks(units: Tensor, lengths: Tensor, blank: int) -> Tensor:

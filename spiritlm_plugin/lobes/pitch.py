@@ -59,6 +59,13 @@ class FCPE(nn.Module):
         self.f0_min = f0_min
         self.f0_max = f0_max
 
+    def extra_repr(self) -> str:
+        """Say what the F0 depends on."""
+        return (
+            f"threshold={self.threshold}, f0_min={self.f0_min}, "
+            f"f0_max={self.f0_max}"
+        )
+
     def forward(
         self, wavs: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,7 +189,7 @@ class PitchQuantizer(nn.Module):
                 [
                     nn.Conv1d(2 if i == 0 else width, width, 4, 2, 1),
                     *(
-                        _ResidualBlock(width, inner, dilation_growth**j)
+                        ResidualBlock(width, inner, dilation_growth**j)
                         for j in range(depth)
                     ),
                 ]
@@ -212,10 +219,13 @@ class PitchQuantizer(nn.Module):
             Units of each item, shape (batch,).
         """
         x, lengths = self.encode(features, lengths)
-        x = x.transpose(1, 2)
+        return self.nearest(x.transpose(1, 2)), lengths
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Return the nearest code of vectors, (..., output_width)."""
         # Of |x - k|^2 the part that depends on the code k.
         score = self.codebook.square().sum(1) - 2 * (x @ self.codebook.T)
-        return score.argmin(-1), lengths
+        return score.argmin(-1)
 
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is quantized, (batch, output_width, frames)."""
@@ -229,13 +239,29 @@ class PitchQuantizer(nn.Module):
         return self.output(x), lengths
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """A dilated convolution, added to its input; padding changes nothing.
+
+    Arguments
+    ---------
+    width, inner : int
+        Channels outside and inside.
+    dilation : int
+        Of the 3-tap convolution.
+
+    Example
+    -------
+    >>> ResidualBlock(8, 4, dilation=3)(torch.randn(1, 8, 20), None).shape
+    torch.Size([1, 8, 20])
+    """
+
     def __init__(self, width: int, inner: int, dilation: int):
         super().__init__()
         self.dilated = nn.Conv1d(width, inner, 3, 1, dilation, dilation)
         self.pointwise = nn.Conv1d(inner, width, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (batch, width, frames); the mask says where frames are."""
         y = self.pointwise(F.relu(self.dilated(F.relu(x))))
         return x + zero_padding(y, mask)
 
@@ -296,10 +322,34 @@ class PitchTokenizer(nn.Module):
     def _tokenize(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         f0, voiced, lengths = self.f0(wavs, lengths)
         if self.center:
-            count = voiced.sum(1, keepdim=True).clamp(min=1)
-            mean = (f0 * voiced).sum(1, keepdim=True) / count
-            f0 = torch.where(f0 != 0, f0 - mean, f0)
+            f0, _ = center_f0(f0, voiced)
         return self.quantizer(torch.stack([f0, voiced], 1), lengths)
+
+
+def center_f0(f0: Tensor, voiced: Tensor) -> tuple[Tensor, Tensor]:
+    """Take off each item's mean F0 over its voiced frames.
+
+    Arguments
+    ---------
+    f0, voiced : Tensor
+        As `FCPE` gives them, shape (batch, frames).
+
+    Returns
+    -------
+    f0 : Tensor
+        Frames of 0 Hz stay 0.
+    mean : Tensor
+        In Hz, shape (batch, 1).
+
+    Example
+    -------
+    >>> center_f0(torch.tensor([[90.0, 110.0, 0.0]]),
+    ...           torch.tensor([[1.0, 1.0, 0.0]]))
+    (tensor([[-10.,  10.,   0.]]), tensor([[100.]]))
+    """
+    count = voiced.sum(1, keepdim=True).clamp(min=1)
+    mean = (f0 * voiced).sum(1, keepdim=True) / count
+    return torch.where(f0 != 0, f0 - mean, f0), mean
 
 
 def _group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:

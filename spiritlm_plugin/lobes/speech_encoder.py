@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -84,8 +86,16 @@ class SpeechEncoder(nn.Module):
             lengths = _conv_lengths(lengths, layer.conv)
         return lengths
 
-    def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        wavs: Tensor,
+        lengths: Tensor,
+        masked: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return features of waveforms.
+
+        In training, dropout and layers are dropped as the model's
+        configuration says.
 
         Arguments
         ---------
@@ -93,6 +103,9 @@ class SpeechEncoder(nn.Module):
             16 kHz, shape (batch, samples).
         lengths : Tensor
             Samples of each item, shape (batch,).
+        masked : Tensor, optional
+            Frames that the transformer sees the model's mask embedding for,
+            shape (batch, frames).
 
         Returns
         -------
@@ -110,6 +123,9 @@ class SpeechEncoder(nn.Module):
         hidden = self.model.feature_projection(features)
         if isinstance(hidden, tuple):  # wav2vec 2.0 returns its input as well
             hidden = hidden[0]
+        if masked is not None:
+            mask = self.model.masked_spec_embed.to(hidden.dtype)
+            hidden = torch.where(masked.unsqueeze(-1), mask, hidden)
         return self._transformer(hidden, lengths), lengths
 
     def _convolutions(self, wavs: Tensor, lengths: Tensor) -> Tensor:
@@ -143,6 +159,8 @@ class SpeechEncoder(nn.Module):
         hidden = hidden + self._positions(hidden)
         hidden = encoder.dropout(encoder.layer_norm(hidden))
         for layer in encoder.layers:
+            if self.training and random.random() < self.model.config.layerdrop:
+                continue
             hidden = layer(hidden, attention_mask=mask)
             if isinstance(hidden, tuple):
                 hidden = hidden[0]
