@@ -1,0 +1,107 @@
+"""Put trained parts together to a SpeechBrain pretrained folder.
+
+Run as ``spiritlm-assemble my_folder --phonetic results/... --vocoder ...``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from spiritlm_plugin.integrations.parts import (
+    KINDS,
+    Parts,
+    read_parts,
+    write_folder,
+)
+
+_BASE = "_base"
+
+
+def assemble(
+    destination: str | Path,
+    base_vocoder: str | Path | None = None,
+    **folders: str | Path | None,
+) -> Path:
+    """Write trained parts as a pretrained folder.
+
+    Arguments
+    ---------
+    destination : str or Path
+        Is made if it is not there; files of the same names are replaced.
+    base_vocoder : str or Path, optional
+        Vocoder of phonetic units alone, which is loaded with
+        ``hparams_file="hyperparams_base.yaml"``.
+    **folders : str or Path
+        By kind: ``phonetic``, ``pitch``, ``style``, ``vocoder``.
+
+    Returns
+    -------
+    Path
+        The destination, which `SpeechCodec.from_hparams` loads.
+
+    Raises
+    ------
+    FileNotFoundError, CheckpointError
+        If a part is missing, is damaged or does not fit.
+    """
+    destination = Path(destination)
+    models = {"": read_parts(**folders)}
+    if base_vocoder is not None:
+        models[_BASE] = read_parts(
+            phonetic=folders.get("phonetic"), vocoder=base_vocoder
+        )
+    for parts in models.values():
+        _check_counts(parts)
+    destination.mkdir(parents=True, exist_ok=True)
+    for variant, parts in models.items():
+        write_folder(parts, destination, variant)
+    return destination
+
+
+def _check_counts(parts: Parts) -> None:
+    """Raise unless the vocoder was made for the tokenizer's units."""
+    arguments = parts.arguments
+    vocoder = arguments.get("vocoder")
+    if vocoder is None:
+        return
+    units = {"phonetic": arguments.get("phonetic", {}).get("quantizer", {})}
+    units |= {kind: arguments.get(kind, {}) for kind in ("pitch", "style")}
+    for kind, tokenizer in units.items():
+        has = tokenizer.get("units", 0)
+        expects = vocoder.get(f"{kind}_units", 0)
+        if expects != has:
+            raise ValueError(
+                f"the vocoder in {parts.folder} was made for {expects} {kind} "
+                f"units and the tokenizer has {has}: give it the parts that "
+                "it was trained with"
+            )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="spiritlm-assemble",
+        description="Put trained parts together to a SpeechBrain pretrained "
+        "folder, to be loaded with SpeechCodec.from_hparams.",
+    )
+    parser.add_argument("destination", help="the folder to write")
+    for kind in KINDS:
+        parser.add_argument(
+            f"--{kind}", metavar="FOLDER", help=f"the trained {kind} part"
+        )
+    parser.add_argument(
+        "--base_vocoder",
+        metavar="FOLDER",
+        help="a trained vocoder of phonetic units alone",
+    )
+    options = vars(parser.parse_args(arguments))
+    try:
+        written = assemble(**options)
+    except (FileNotFoundError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(f"written: {written}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Tests of ``spiritlm_plugin.integrations.parts`` and ``assemble``."""
+
+import json
+
+import pytest
+import torch
+
+from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.checkpoints import CheckpointError
+from spiritlm_plugin.inference import SpeechCodec
+from spiritlm_plugin.integrations.assemble import assemble, main
+from spiritlm_plugin.integrations.parts import (
+    build,
+    load_part,
+    load_tokenizer,
+    read_parts,
+    save_part,
+)
+from spiritlm_plugin.integrations.release import read_release
+
+
+@pytest.fixture(scope="module")
+def folders(checkpoints, tmp_path_factory):
+    """Parts of the small release, written as recipes write them."""
+    root = tmp_path_factory.mktemp("parts")
+    made = {}
+    for variant, name in (("base", "base_vocoder"), ("expressive", "vocoder")):
+        release = read_release(checkpoints, variant)
+        modules = build(release)
+        for kind, arguments in release.arguments.items():
+            key = name if kind == "vocoder" else kind
+            made[key] = save_part(root / key, arguments, modules[kind])
+    return made
+
+
+def test_a_part_is_what_was_saved(folders, checkpoints):
+    release = read_release(checkpoints, "expressive")
+    for kind in ("phonetic", "style", "vocoder"):
+        state = load_part(kind, folders[kind]).state_dict()
+        expected = release.states[kind]
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[k], v) for k, v in expected.items())
+
+
+def test_tokenizer_of_parts(folders, checkpoints, load, recording):
+    kinds = ("phonetic", "pitch", "style")
+    tokenizer = load_tokenizer(*(folders[kind] for kind in kinds))
+    expected = load(checkpoints, "expressive").encode_file(recording)
+    with torch.inference_mode():
+        (units,) = tokenizer([read_audio(recording)])
+    for kind in kinds:
+        assert torch.equal(getattr(units, kind), getattr(expected, kind))
+
+
+def test_assembled_folder_has_both_vocoders(folders, recording, tmp_path):
+    arguments = [f"--{kind}={folder}" for kind, folder in folders.items()]
+    main([str(tmp_path / "model"), *arguments])
+    codec = SpeechCodec.from_hparams(tmp_path / "model")
+    base = SpeechCodec.from_hparams(
+        tmp_path / "model", hparams_file="hyperparams_base.yaml"
+    )
+    assert codec.mods.vocoder.expressive
+    assert not base.mods.vocoder.expressive
+    units = codec.encode_file(recording)
+    assert units.phonetic.equal(base.encode_file(recording).phonetic)
+    for either in (codec, base):
+        wavs, _ = either.decode_batch([units])
+        assert wavs.shape == (1, 640 * len(units))
+
+
+def test_vocoder_of_another_tokenizer(folders, tmp_path):
+    config = json.loads((folders["phonetic"] / "config.json").read_text())
+    config["quantizer"]["units"] += 1
+    other = tmp_path / "phonetic"
+    other.mkdir()
+    weights = (folders["phonetic"] / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(weights)
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="phonetic units and the tokenizer"):
+        assemble(tmp_path / "model", **{**folders, "phonetic": other})
+    assert not (tmp_path / "model").exists()
+
+
+def test_command_line_names_what_is_missing(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main([str(tmp_path / "model"), f"--phonetic={tmp_path / 'nothing'}"])
+    assert error.value.code == 1
+    assert "config.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoilt", ["config.json", "model.safetensors"])
+def test_damaged_part(folders, tmp_path, spoilt):
+    for file in folders["style"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / spoilt).write_bytes(b"{")
+    with pytest.raises(CheckpointError, match="train it again"):
+        read_parts(style=tmp_path)
+
+
+def test_a_part_without_its_configuration_is_no_part(folders, tmp_path):
+    part = load_part("style", folders["style"])
+    with pytest.raises(TypeError):
+        save_part(tmp_path, {"units": object()}, part)
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        read_parts(style=tmp_path)
