@@ -26,6 +26,7 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import (
     ddp_init_group,
+    get_rank,
     if_main_process,
     run_on_main,
 )
@@ -58,7 +59,10 @@ def load_recipe(
     run_opts : dict
         For the Brain.
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(list(arguments))
+    arguments = list(arguments)
+    if not torch.cuda.is_available():
+        arguments.append("--distributed_backend=gloo")
+    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
@@ -168,7 +172,7 @@ class RunningMeans:
         """Add figures that stand for so many items."""
         for name, value in figures.items():
             pair = self._sums.setdefault(name, [0.0, 0.0])
-            pair[0] += float(value) * weight
+            pair[0] += float(torch.as_tensor(value).detach()) * weight
             pair[1] += weight
 
     def read(self) -> dict[str, float]:
@@ -218,7 +222,7 @@ class TrainingBrain(sb.Brain):
     def on_fit_batch_start(self, batch, should_step):
         """Set the seed of this step."""
         epoch = self.hparams.epoch_counter.current
-        seed = derive_seed(self.hparams.seed, epoch, self.step, self.rank)
+        seed = derive_seed(self.hparams.seed, epoch, self.step, get_rank() or 0)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
