@@ -10,15 +10,18 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
+import torch.distributed as dist
+import yaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.utils.checkpoints import (
+    Checkpoint,
     Checkpointer,
     mark_as_loader,
     mark_as_saver,
@@ -65,12 +68,25 @@ def load_recipe(
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as file:
+        # Weights are drawn when the YAML is loaded.
+        seed_everything(_read_seed(file, overrides), verbose=False)
+        file.seek(0)
         hparams = load_hyperpyyaml(file, overrides)
-    seed_everything(hparams["seed"], verbose=False)
     folder = hparams["output_folder"]
     sb.create_experiment_directory(folder, hparams_file, overrides)
-    run_on_main(shutil.copy, args=[sys.argv[0], folder])
+    if if_main_process():
+        shutil.copy(sys.argv[0], folder)
     return hparams, run_opts
+
+
+def _read_seed(file: TextIO, overrides: str) -> int:
+    for key, value in yaml.compose(resolve_references(file, overrides)).value:
+        if key.value == "seed" and value.value.isdecimal():
+            return int(value.value)
+    raise ValueError(
+        f"{file.name} has no seed; add a line such as `seed: 1986`, or name "
+        "a number with --seed"
+    )
 
 
 def derive_seed(*names: Any) -> int:
@@ -127,10 +143,20 @@ class AtomicCheckpointer(Checkpointer):
 
     def save_checkpoint(self, *args, **kwargs):
         """Save a checkpoint; see `Checkpointer.save_checkpoint`."""
-        run_on_main(self._remove_partial)
+        if if_main_process():
+            self._remove_partial()
         partial = super().save_checkpoint(*args, **kwargs)
-        if partial is None:  # not the main process
-            return None
+        # All wait: who looked for checkpoints now would miss this one.
+        return run_on_main(self._complete, args=[partial])
+
+    def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
+        """Save a checkpoint; see `Checkpointer.save_and_keep_only`."""
+        # The list that is its default grows with each call.
+        super().save_and_keep_only(
+            *args, importance_keys=list(importance_keys), **kwargs
+        )
+
+    def _complete(self, partial: Checkpoint) -> Checkpoint:
         path = partial.path.with_name(partial.path.name[len(_PARTIAL) :])
         os.replace(partial.path, path)
         files = {
@@ -214,6 +240,7 @@ class TrainingBrain(sb.Brain):
         self.train_stats: dict[str, float] = {}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
+            self._best()
 
     def record(self, weight: float = 1, **figures: Any) -> None:
         """Add figures of a batch to the means of the stage."""
@@ -221,11 +248,7 @@ class TrainingBrain(sb.Brain):
 
     def on_fit_batch_start(self, batch, should_step):
         """Set the seed of this step."""
-        epoch = self.hparams.epoch_counter.current
-        seed = derive_seed(self.hparams.seed, epoch, self.step, get_rank() or 0)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        self._set_seed(self.hparams.epoch_counter.current, self.step)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Go on with the learning rate's schedule."""
@@ -237,6 +260,8 @@ class TrainingBrain(sb.Brain):
         """Begin new means, but in an epoch that is resumed."""
         if stage != sb.Stage.TRAIN or self.step == 0:
             self.means.clear()
+        if stage != sb.Stage.TRAIN:
+            self._set_seed(epoch, stage.name)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, and save a checkpoint after each validation."""
@@ -252,25 +277,52 @@ class TrainingBrain(sb.Brain):
     def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
         """Add to the figures of a validation, or write samples."""
 
+    def _should_save_intra_epoch_ckpt(self, *args):
+        # Gradients that wait for their step are not in a checkpoint.
+        steps_done = self.step % self.grad_accumulation_factor == 0
+        return steps_done and super()._should_save_intra_epoch_ckpt(*args)
+
+    def _set_seed(self, *names: Any) -> None:
+        seed = derive_seed(self.hparams.seed, *names, get_rank() or 0)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
     def _log(self, stats: dict[str, float], epoch: int) -> None:
         meta = {"epoch": epoch, "steps": self.optimizer_step}
         if getattr(self, "optimizer", None) is not None:
             meta["lr"] = self.optimizer.param_groups[0]["lr"]
-        if not if_main_process():
-            return
-        for name in ("train_logger", "tensorboard_logger"):
-            train_logger = getattr(self.hparams, name, None)
-            if train_logger is not None:
-                train_logger.log_stats(meta, self.train_stats, stats)
+        # All processes: SpeechBrain picks the main one itself, and waits.
+        self.hparams.train_logger.log_stats(meta, self.train_stats, stats)
+        tensorboard = getattr(self.hparams, "tensorboard_logger", None)
+        if tensorboard is not None and if_main_process():
+            tensorboard.log_stats(meta, self.train_stats, stats)
 
     def _keep_best(self, stats: dict[str, float], epoch: int) -> None:
         if self.checkpointer is None:
             return
-        ((direction, key),) = self.hparams.best.items()
-        keys = {f"{direction}_keys": [key]}
+        direction, key = self._best()
+        if key not in stats:
+            raise ValueError(
+                f"best names {key!r}, which is not among the figures of a "
+                f"validation: {', '.join(stats)}; correct it in the YAML file"
+            )
+        figures = {name: float(value) for name, value in stats.items()}
         self.checkpointer.save_and_keep_only(
-            meta={"epoch": epoch, **stats}, num_to_keep=1, **keys
+            meta={"epoch": epoch} | figures, **{f"{direction}_keys": [key]}
         )
+
+    def _best(self) -> tuple[str, str]:
+        best = getattr(self.hparams, "best", None)
+        if not isinstance(best, Mapping) or list(best) not in (
+            ["min"],
+            ["max"],
+        ):
+            raise ValueError(
+                f"best should be as in {{min: loss}} or {{max: accuracy}}, got "
+                f"{best!r}; correct it in the YAML file"
+            )
+        return next(iter(best.items()))
 
 
 def train(
@@ -324,4 +376,11 @@ def _loader_arguments(
         batch_ordering="ascending" if seed is None else "random",
         seed=seed or 0,
     )
+    # SpeechBrain cannot share batches out where each process gets just one.
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    if seed is not None and 1 < processes >= len(sampler):
+        raise ValueError(
+            f"{len(sampler)} batches of {seconds} s are too few for "
+            f"{processes} processes; lower batch_seconds, or start fewer"
+        )
     return arguments | {"batch_sampler": sampler}

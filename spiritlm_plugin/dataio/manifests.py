@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 from tqdm import tqdm
+
+from spiritlm_plugin.dataio.audio import read_windows
+from spiritlm_plugin.dataio.units import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
 # Below this amplitude a recording is silence: less than one step of 16 bits.
 _SILENCE = 1 / 32768
-# Fewer utterances are checked without a progress bar.
-_PROGRESS_UTTERANCES = 5000
+# What times in a manifest may be off by, seconds.
+_TOLERANCE = 0.05
+# Raise it when recordings are checked in another way.
+_CHECK_VERSION = 1
+# So many recordings are checked before what was found is saved.
+_CHECKPOINT = 10_000
 
 
 class ManifestError(ValueError):
@@ -32,10 +38,11 @@ def load_manifest(
 ) -> dict[str, dict[str, Any]]:
     """Read a manifest and leave out what cannot be used.
 
-    A recording that is missing, damaged or silent, an empty transcript and an
-    entry that lacks what is needed are reported by name. Each recording is
-    read once: what was found stands in ``<manifest>.checked`` and holds as
-    long as the recording's size and time of change do.
+    A recording that is missing, damaged, silent or not as long as it should
+    be, an empty transcript, words or phones that do not fit, and an entry that
+    lacks what is needed are reported by name. Each recording is read once:
+    what was found stands in ``<manifest>.checked`` and holds as long as the
+    recording's size and time of change do.
 
     Arguments
     ---------
@@ -55,7 +62,7 @@ def load_manifest(
     FileNotFoundError
         If there is no such manifest.
     ManifestError
-        If it cannot be read, or no utterance can be used.
+        If it cannot be read, has an id twice, or no utterance can be used.
 
     Example
     -------
@@ -66,27 +73,79 @@ def load_manifest(
     >>> list(load_manifest(manifest, needs=["text"]))
     ['a']
     """
-    path = Path(path)
+    path, needs = Path(path), tuple(needs)
     items = _read(path)
-    root = str(path.parent.resolve())
-    for item in items.values():
-        item["wav"] = str(item["wav"]).replace("{data_root}", root)
-    problems = {
-        name: problem
-        for name, item in items.items()
-        if (problem := _entry_problem(item, needs))
-    }
-    candidates = {n: i for n, i in items.items() if n not in problems}
-    problems |= _recording_problems(candidates, path)
+    recordings = _check_recordings(_place_recordings(items, path), path)
+    problems = {}
+    for name, item in items.items():
+        problem = _entry_problem(item, needs)
+        problem = problem or _recording_problem(item, recordings)
+        if problem is not None:
+            problems[name] = problem
+    if len(problems) == len(items):
+        example = "".join(f"; {n}: {p}" for n, p in [*problems.items()][:1])
+        raise ManifestError(
+            f"{path} has no utterance that can be used{example}; prepare the "
+            "corpus again"
+        )
+    _report(problems, items, path)
+    return {name: i for name, i in items.items() if name not in problems}
+
+
+def write_manifest(items: Mapping[str, dict], path: str | Path) -> None:
+    """Write a manifest, which appears when it is complete."""
+    # Utterances a line each, so that people can search and compare.
+    lines = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in items.items())
+    _write("{\n" + ",\n".join(lines) + "\n}\n", Path(path))
+
+
+def _write(content: str, path: Path) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(content, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no such manifest: {path}; prepare the corpus first, and name "
+            "the folder of its manifests"
+        )
+    # Looking for cycles, which JSON has not, would take most of the time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        content = path.read_text(encoding="utf-8")
+        items = json.loads(content, object_pairs_hook=_unique)
+    except ValueError as error:
+        raise ManifestError(
+            f"cannot read {path} as JSON: {error}; prepare the corpus again"
+        ) from error
+    finally:
+        if was_enabled:
+            gc.enable()
+    if not isinstance(items, dict):
+        raise ManifestError(
+            f'{path} should hold {{id: {{"wav": ..., "duration": ...}}}}, got '
+            f"a {type(items).__name__}; prepare the corpus again"
+        )
+    return items
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    items = dict(pairs)
+    if len(items) < len(pairs):
+        seen: set[str] = set()
+        name = next(n for n, _ in pairs if n in seen or seen.add(n))
+        raise ValueError(f"{name!r} is there twice")
+    return items
+
+
+def _report(
+    problems: Mapping[str, str], items: Mapping[str, Any], path: Path
+) -> None:
     for name, problem in problems.items():
         logger.warning("%s: %s is left out: %s", path.name, name, problem)
-    usable = {n: i for n, i in items.items() if n not in problems}
-    if not usable:
-        first = next(iter(problems.items()), ("", "it is empty"))
-        raise ManifestError(
-            f"{path} has no utterance that can be used ({': '.join(first)}); "
-            "prepare the corpus again"
-        )
     if problems:
         logger.warning(
             "%s: %d of %d utterances are left out",
@@ -94,41 +153,11 @@ def load_manifest(
             len(problems),
             len(items),
         )
-    return usable
 
 
-def write_manifest(items: Mapping[str, dict], path: str | Path) -> None:
-    """Write a manifest, which appears when it is complete."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    # Utterances a line each, so that people can search and compare.
-    lines = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in items.items())
-    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no such manifest: {path}; prepare the corpus first, and name "
-            "the folder of its manifests"
-        )
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ManifestError(
-            f"cannot read {path} as JSON: {error}; prepare the corpus again"
-        ) from error
-    if not isinstance(items, dict) or not all(
-        isinstance(item, dict) and "wav" in item for item in items.values()
-    ):
-        raise ManifestError(
-            f'{path} should hold {{id: {{"wav": ..., "duration": ...}}}}'
-        )
-    return items
-
-
-def _entry_problem(item: dict[str, Any], needs: Iterable[str]) -> str | None:
+def _entry_problem(item: Any, needs: Iterable[str]) -> str | None:
+    if not isinstance(item, dict) or not isinstance(item.get("wav"), str):
+        return "it names no recording (wav)"
     duration = item.get("duration")
     if not isinstance(duration, (int, float)) or not 0 < duration < math.inf:
         return f"its duration is {duration!r}"
@@ -137,44 +166,85 @@ def _entry_problem(item: dict[str, Any], needs: Iterable[str]) -> str | None:
             return f"it has no {key!r}"
         if isinstance(item[key], str) and not item[key].strip():
             return f"its {key} is empty"
+    for key in ("words", "phones"):
+        spans = item.get(key)
+        if spans is not None and not _are_spans(spans, duration):
+            return f"its {key} are not names with times in its {duration} s"
+    words, text = item.get("words"), item.get("text")
+    if words is not None and isinstance(text, str):
+        spoken = " ".join(span[0] for span in words)
+        if spoken != text and _letters(spoken) != _letters(text):
+            return f"its words are not those of its text {text!r}"
     return None
 
 
-def _recording_problems(
-    items: Mapping[str, dict], manifest: Path
-) -> dict[str, str]:
-    """Check recordings, each only once unless it changes."""
-    cache = manifest.with_name(manifest.name + ".checked")
-    known = _read_cache(cache)
-    verdicts: dict[str, list] = {}
-    new = []
+def _are_spans(spans: Any, duration: float) -> bool:
+    """Tell whether these are [name, start, end], in order of time."""
+    before = 0.0
+    try:
+        for name, start, end in spans:
+            if not isinstance(name, str) or not before <= start <= end:
+                return False
+            before = start
+            if not end <= duration + _TOLERANCE:
+                return False
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+def _place_recordings(items: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """Yield the recordings, and put their places into the entries."""
+    root = str(path.parent.resolve())
     for item in items.values():
-        wav = item["wav"]
-        stamp = _stamp(wav)
-        if wav in known and known[wav][:2] == stamp:
-            verdicts[wav] = known[wav]
-        else:
-            new.append(wav)
-    if new:
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-            found = tqdm(
-                pool.map(_recording_problem, new, chunksize=16),
-                total=len(new),
-                desc=f"checking {manifest.name}",
-                unit="file",
-                disable=len(new) < _PROGRESS_UTTERANCES,
-            )
-            for wav, problem in zip(new, found):
-                verdicts[wav] = [*_stamp(wav), problem]
-        _write_cache(verdicts, cache)
-    return {
-        name: verdicts[item["wav"]][2]
-        for name, item in items.items()
-        if verdicts[item["wav"]][2]
+        if isinstance(item, dict) and isinstance(item.get("wav"), str):
+            item["wav"] = item["wav"].replace("{data_root}", root)
+            yield item["wav"]
+
+
+def _check_recordings(
+    wavs: Iterable[str], manifest: Path
+) -> dict[str, tuple[float, str | None]]:
+    """Return seconds and problem of each, checked once unless it changes."""
+    cache = manifest.with_name(f"{manifest.name}.checked")
+    known = _read_cache(cache)
+    stamps = {wav: _stamp(wav) for wav in wavs}
+    checks = {
+        wav: known[wav]
+        for wav, stamp in stamps.items()
+        if wav in known and known[wav][0] == stamp
     }
+    new = [wav for wav in stamps if wav not in checks]
+    with (
+        ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool,
+        tqdm(
+            total=len(new), desc=f"checking {manifest.name}", delay=2
+        ) as progress,
+    ):
+        for start in range(0, len(new), _CHECKPOINT):
+            some = new[start : start + _CHECKPOINT]
+            for wav, check in zip(some, pool.map(_check_recording, some)):
+                checks[wav] = [stamps[wav], *check]
+                progress.update()
+            _write_cache(checks, cache)
+    return {wav: (seconds, p) for wav, (_, seconds, p) in checks.items()}
 
 
-def _stamp(wav: str) -> list[int]:
+def _recording_problem(
+    item: dict[str, Any], recordings: Mapping[str, tuple[float, str | None]]
+) -> str | None:
+    wav, expected = item["wav"], item["duration"]
+    seconds, problem = recordings[wav]
+    if problem is None and abs(seconds - expected) > _TOLERANCE:
+        return f"{wav} has {seconds:.2f} s, expected {expected:.2f} s"
+    return problem
+
+
+def _stamp(wav: str) -> Sequence[int]:
     try:
         status = os.stat(wav)
     except OSError:
@@ -182,41 +252,33 @@ def _stamp(wav: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _recording_problem(wav: str) -> str | None:
-    if not os.path.isfile(wav):
-        return f"there is no file {wav}"
-    loudest = 0.0
-    frames = 0
+def _check_recording(wav: str) -> tuple[float, str | None]:
+    """Return the seconds that can be read, and what is wrong."""
+    loudest, samples = 0.0, 0
     try:
-        with soundfile.SoundFile(wav) as file:
-            for block in file.blocks(1 << 20, dtype="float32"):
-                loudest = max(loudest, float(np.abs(block).max(initial=0)))
-                frames += len(block)
-            expected = file.frames
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        return f"{wav} cannot be read as audio: {error}"
-    if frames < expected:
-        return f"{wav} is cut short: {frames} of {expected} samples"
-    if not math.isfinite(loudest):
-        return f"{wav} has samples that are not finite"
-    if loudest <= _SILENCE:
-        return f"{wav} is silence"
-    return None
+        for window in read_windows(wav):
+            loudest = max(loudest, float(window.abs().max()))
+            samples += len(window)
+    except (OSError, ValueError) as error:
+        return 0.0, str(error)
+    problem = f"{wav} is silence" if loudest <= _SILENCE else None
+    return samples / SAMPLE_RATE, problem
 
 
 def _read_cache(path: Path) -> dict[str, list]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] == _CHECK_VERSION:
+            return content["recordings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {}
 
 
-def _write_cache(verdicts: dict[str, list], path: Path) -> None:
+def _write_cache(checks: dict[str, list], path: Path) -> None:
     """Keep what was found; a folder that cannot be written does without."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    content = {"version": _CHECK_VERSION, "recordings": checks}
     try:
-        partial.write_text(json.dumps(verdicts), encoding="utf-8")
-        os.replace(partial, path)
+        _write(json.dumps(content), path)
     except OSError as error:
         logger.info("cannot keep %s: %s", path, error)
