@@ -1,0 +1,226 @@
+"""Tests of ``recipes/LibriSpeech/librispeech_prepare.py``."""
+
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiritlm_plugin.dataio.manifests import load_manifest
+
+SCRIPT = Path(__file__).parents[2] / (
+    "recipes/LibriSpeech/librispeech_prepare.py"
+)
+_spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
+prepare = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(prepare)
+
+SPLITS = {
+    "tr_splits": ["train-clean-100", "train-other-500"],
+    "dev_splits": ["dev-clean"],
+    "te_splits": ["test-clean", "test-other"],
+}
+
+
+def add_chapter(root, split, chapter, texts, alignments=(), seconds=1.5):
+    """Lay out a chapter of noise: a recording for each text."""
+    speaker, number = chapter.split("-")
+    folder = root / split / speaker / number
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index, text in enumerate(texts):
+        name = f"{chapter}-{index:04d}"
+        noise = np.random.default_rng(index).normal(size=int(seconds * 16000))
+        soundfile.write(folder / f"{name}.flac", noise * 0.1, 16000)
+        lines.append(f"{name} {text}\n")
+    (folder / f"{chapter}.trans.txt").write_text("".join(lines))
+    if alignments:
+        lines = [f"{chapter}-{line}\n" for line in alignments]
+        (folder / f"{chapter}.alignment.txt").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Two training splits, one for validation, two for tests."""
+    root = tmp_path / "LibriSpeech"
+    add_chapter(
+        root,
+        "train-clean-100",
+        "19-198",
+        ["NORTHANGER ABBEY", "IT'S TRUE", "NO TIMES HERE"],
+        [
+            '0000 ",NORTHANGER,,ABBEY," "0.25,0.75,0.8,1.25,1.5"',
+            '0001 "IT\'S,TRUE" "0.5,1.5"',
+        ],
+    )
+    add_chapter(root, "train-other-500", "20-205", ["ANOTHER SPEAKER"])
+    add_chapter(root, "dev-clean", "84-121", ["GO"])
+    add_chapter(root, "test-clean", "61-70", ["CLEAN"])
+    add_chapter(root, "test-other", "67-80", ["OTHER"])
+    return root
+
+
+def read(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_manifests_hold_what_is_known(corpus, tmp_path):
+    out = tmp_path / "manifests"
+    prepare.prepare_librispeech(corpus, out, **SPLITS)
+    assert sorted(path.stem for path in out.iterdir()) == sorted(
+        ["train", "valid", "test", *sum(SPLITS.values(), [])]
+    )
+    first, *_, last = read(out, "train").items()
+    assert first == (
+        "19-198-0000",
+        {
+            "wav": str(corpus / "train-clean-100/19/198/19-198-0000.flac"),
+            "duration": 1.5,
+            "speaker": "19",
+            "text": "northanger abbey",
+            "words": [["northanger", 0.25, 0.75], ["abbey", 0.8, 1.25]],
+        },
+    )
+    train = read(out, "train")
+    assert train["19-198-0001"]["text"] == "it's true"
+    assert train["19-198-0001"]["words"] == [
+        ["it's", 0.0, 0.5],
+        ["true", 0.5, 1.5],
+    ]
+    assert "words" not in train["19-198-0002"]
+    assert last[0] == "20-205-0000" and last[1]["speaker"] == "20"
+    assert train == read(out, "train-clean-100") | read(out, "train-other-500")
+    assert list(read(out, "valid")) == ["84-121-0000"]
+    assert list(read(out, "test")) == ["61-70-0000", "67-80-0000"]
+    assert len(load_manifest(out / "train.json", needs=["text"])) == 4
+
+
+def test_a_complete_manifest_is_kept(corpus, tmp_path, monkeypatch):
+    prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    monkeypatch.setattr(prepare, "_describe", None)  # would be called
+    prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+
+
+@pytest.mark.parametrize("old_date", [False, True])
+def test_a_change_of_the_data_is_noticed(corpus, tmp_path, old_date):
+    chapter = corpus / "train-clean-100/19/198"
+    alignment = chapter / "19-198.alignment.txt"
+    content = alignment.read_text()
+    alignment.unlink()
+    prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    assert "words" not in read(tmp_path, "train")["19-198-0000"]
+    alignment.write_text(content)
+    if old_date:  # as unpacked from an archive
+        os.utime(alignment, (0, 0))
+    prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    assert "words" in read(tmp_path, "train")["19-198-0000"]
+
+
+def test_a_corpus_that_moved_is_noticed(corpus, tmp_path):
+    out = tmp_path / "manifests"
+    prepare.prepare_librispeech(corpus, out, **SPLITS)
+    moved = corpus.rename(tmp_path / "elsewhere")
+    prepare.prepare_librispeech(moved, out, **SPLITS)
+    for item in read(out, "train").values():
+        assert Path(item["wav"]).is_file()
+
+
+def test_what_cannot_be_used_is_named(corpus, tmp_path, caplog):
+    chapter = add_chapter(corpus, "dev-clean", "84-122", ["A", "B", "", "D"])
+    (chapter / "84-122-0000.flac").unlink()
+    (chapter / "84-122-0001.flac").write_bytes(b"no audio")
+    (chapter / "84-122-0009.flac").write_bytes(b"no transcript")
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    assert list(read(tmp_path, "valid")) == ["84-121-0000", "84-122-0003"]
+    for name in ("0000", "0001", "0002", "0009"):
+        assert f"84-122-{name} is left out" in caplog.text
+    assert "0003" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ('0000 "NORTHANGER" "1.0"', "other words"),
+        ('0000 "ABBEY,NORTHANGER" "1.0,1.4"', "other words"),
+        ('0000 "NORTHANGER,ABBEY" "1.0,1.6"', "ends at 1.6 s"),
+        ('0000 "NORTHANGER,ABBEY" "1.2,1.1"', "abbey is from 1.2 to 1.1"),
+        ('0000 "NORTHANGER,ABBEY" "1.2,1.2"', "abbey is from 1.2 to 1.2"),
+        ('0000 "NORTHANGER,ABBEY" "-1,1.2"', "northanger is from 0.0 to -1"),
+        ('0000 "NORTHANGER,ABBEY" "nan,1.2"', "northanger is from 0.0 to nan"),
+        ('0000 "NORTHANGER,ABBEY" "1.2,nan"', "ends at nan s"),
+        ('0000 "NORTHANGER,ABBEY" "1.0,x"', "float"),
+        ('0000 "NORTHANGER,ABBEY" "1.0"', "2 entries have 1 times"),
+    ],
+)
+def test_an_alignment_that_does_not_fit_is_left_out(
+    corpus, tmp_path, caplog, line, problem
+):
+    chapter = corpus / "train-clean-100/19/198"
+    good = '0001 "IT\'S,TRUE" "0.5,1.505"'  # rounded up by the aligner
+    (chapter / "19-198.alignment.txt").write_text(
+        f"19-198-{line}\n\n19-198-{good}\nnot a line of alignment\n"
+    )
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    train = read(tmp_path, "train")
+    assert "words" not in train["19-198-0000"]
+    assert train["19-198-0001"]["words"][-1] == ["true", 0.5, 1.5]
+    assert "cannot read the line 'not a line of alignment'" in caplog.text
+    (message,) = [m for m in caplog.messages if "no word times" in m]
+    assert message.startswith("19-198-0000") and problem in message
+
+
+@given(st.data())
+def test_words_keep_order_and_time(data):
+    lengths = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+    words = data.draw(
+        st.lists(
+            st.sampled_from(["", "A", "O'ER", "ZOO"]),
+            min_size=len(lengths),
+            max_size=len(lengths),
+        )
+    )
+    ends = np.cumsum(lengths) / 100
+    spans = prepare.read_words(
+        ",".join(words),
+        ",".join(map(str, ends)),
+        " ".join(filter(None, words)).lower(),
+        ends[-1],
+    )
+    assert [span[0] for span in spans] == [w.lower() for w in words if w]
+    assert sum(end - start for _, start, end in spans) == pytest.approx(
+        sum(n for n, word in zip(lengths, words) if word) / 100
+    )
+
+
+def test_a_missing_split_is_named(corpus, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train-clean-360.*--tr_split"):
+        prepare.prepare_librispeech(corpus, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_without_utterances_is_named(tmp_path):
+    (tmp_path / "dev-clean/1/2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="dev-clean has no usable utterance"):
+        prepare.prepare_librispeech(
+            tmp_path, tmp_path, (), dev_splits=["dev-clean"], te_splits=()
+        )
+
+
+def test_the_command_line(corpus, tmp_path):
+    command = [sys.executable, SCRIPT, corpus, tmp_path]
+    for option, splits in SPLITS.items():
+        command += [f"--{option}", *splits]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "train-clean-100.json: 3 utterances, 0 left out" in done.stderr
+    assert len(read(tmp_path, "train")) == 4
