@@ -19,7 +19,8 @@ class MFCC(nn.Module):
 
     Cepstra of 25 ms are taken each 10 ms. A frame is the mean of three, which
     see the 720 samples that a frame of a HuBERT with a hop of 640 sees; the
-    next frame is four of them later.
+    next frame is four of them later. The mean over an utterance is taken off,
+    and much of its speaker with it.
 
     Source: Hsu et al., "HuBERT", 2021, section IV-B: clusters of such features
     are the first targets.
@@ -86,4 +87,5 @@ class MFCC(nn.Module):
         slopes = torchaudio.functional.compute_deltas(cepstra)
         curvatures = torchaudio.functional.compute_deltas(slopes)
         stacked = torch.cat([cepstra, slopes, curvatures])
-        return F.avg_pool1d(stacked[None], 3, 4)[0].T
+        frames = F.avg_pool1d(stacked[None], 3, 4)[0].T
+        return frames - frames.mean(0)

@@ -91,7 +91,9 @@ class KMeansQuantizer(nn.Module):
     def __init__(self, input_dim: int, units: int):
         super().__init__()
         self.units = units
-        self.register_buffer("centres", torch.zeros(units, input_dim))
+        self.centres = nn.Parameter(
+            torch.zeros(units, input_dim), requires_grad=False
+        )
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Return units, shape (batch, frames), of (batch, frames, dim)."""

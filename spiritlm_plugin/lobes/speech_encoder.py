@@ -86,6 +86,11 @@ class SpeechEncoder(nn.Module):
             lengths = _conv_lengths(lengths, layer.conv)
         return lengths
 
+    def input_length(self, frames: int) -> int:
+        """Return the number of samples that so many frames see."""
+        field, hop = _field(self.model.feature_extractor.conv_layers)
+        return (frames - 1) * hop + field
+
     def forward(
         self,
         wavs: Tensor,

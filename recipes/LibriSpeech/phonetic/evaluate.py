@@ -1,0 +1,1 @@
+../../TinySpeech/phonetic/evaluate.py

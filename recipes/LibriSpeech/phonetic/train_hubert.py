@@ -1,0 +1,1 @@
+../../TinySpeech/phonetic/train_hubert.py

@@ -1,0 +1,80 @@
+"""Utterances and the units that a teacher gives them, to train others on."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from speechbrain import Brain
+from speechbrain.utils.distributed import ddp_barrier
+
+from spiritlm_plugin.dataio.audio import WINDOW_SECONDS
+from spiritlm_plugin.dataio.corpus import (
+    fingerprint,
+    load_corpus,
+    tokenize_corpus,
+)
+from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.integrations.parts import load_tokenizer
+
+# Utterances of a split, with --debug.
+_DEBUG_UTTERANCES = 16
+
+
+def teacher_units(
+    hparams: dict[str, Any], brain: Brain, split: str
+) -> datasets.Dataset:
+    """Return the utterances of a split with the teacher's phonetic units.
+
+    The units are made the first time and kept in the output folder. Under
+    ``torchrun`` each process makes a share of them.
+
+    Arguments
+    ---------
+    hparams : dict
+        ``manifest_folder``, ``output_folder``, ``teacher``, the folder of a
+        phonetic part, and ``shortest_seconds``: shorter utterances are left
+        out.
+    brain : speechbrain.Brain
+        Says the device, and whether a debug run wants few utterances.
+    split : str
+        Name of the manifest.
+
+    Returns
+    -------
+    datasets.Dataset
+        As from `load_corpus`.
+    """
+    items = load_manifest(Path(hparams["manifest_folder"]) / f"{split}.json")
+    items = {
+        name: {k: item[k] for k in ("wav", "duration")}
+        for name, item in items.items()
+        # Longer ones are tokenized in windows, off the clock of the whole.
+        if hparams["shortest_seconds"] <= item["duration"] <= WINDOW_SECONDS
+    }
+    folder = Path(hparams["output_folder"]) / "teacher_units"
+    if brain.debug:
+        items = dict(islice(items.items(), _DEBUG_UTTERANCES))
+        folder = folder / "debug"
+    if not items:
+        raise ValueError(
+            f"no utterance of {split}.json is between "
+            f"{hparams['shortest_seconds']} and {WINDOW_SECONDS} s long"
+        )
+    part = {"phonetic": fingerprint(hparams["teacher"])}
+    tokenizer = load_tokenizer(hparams["teacher"]).to(brain.device)
+    with torch.inference_mode():
+        tokenize_corpus(
+            items,
+            folder / split,
+            tokenizer,
+            part,
+            rank=int(os.environ.get("RANK", 0)),
+            world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        )
+    ddp_barrier()
+    return load_corpus(folder / split, part)

@@ -1,0 +1,199 @@
+"""The phonetic recipes from cepstra to a robust quantizer, on a few sounds."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from spiritlm_plugin.dataio.manifests import write_manifest
+from spiritlm_plugin.integrations.parts import load_tokenizer
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "phonetic"
+SMALL_HUBERT = """
+{hidden_size: 16, intermediate_size: 24, num_hidden_layers: 2,
+num_attention_heads: 2, conv_dim: [8, 8, 8, 8, 8, 8, 8, 8],
+num_conv_pos_embeddings: 8, num_conv_pos_embedding_groups: 2}
+"""
+LAYER = 2
+UNITS = 5
+
+
+def run(script, *arguments, recipe=RECIPE):
+    """Run a recipe's script in this process."""
+    path = recipe / f"{script}.py"
+    spec = importlib.util.spec_from_file_location(script, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    hparams = script.removeprefix("train_")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(path)])
+        module.main([str(recipe / "hparams" / f"{hparams}.yaml"), *arguments])
+
+
+def sound(generator):
+    """Return some syllables: buzzes of two kinds, and hiss."""
+    time = torch.arange(4000) / 16000
+    syllables, phones = [], []
+    for i in range(int(torch.randint(3, 8, (), generator=generator))):
+        kind = int(torch.randint(3, (), generator=generator))
+        noise = torch.randn(4000, generator=generator)
+        buzz = sum(torch.sin(2 * torch.pi * 120 * k * time) for k in range(9))
+        high = sum(
+            torch.sin(2 * torch.pi * 120 * k * time) for k in range(15, 30)
+        )
+        syllables.append(
+            (buzz + 0.05 * noise, high + 0.05 * noise, noise)[kind]
+        )
+        phones.append(["aih"[kind], i / 4, (i + 1) / 4])
+    return 0.1 * torch.cat(syllables), phones
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 8), ("valid", 3), ("test", 3)):
+        items = {}
+        for i in range(count):
+            wav, phones = sound(generator)
+            name = f"{split}_{i}"
+            soundfile.write(folder / f"{name}.wav", wav.numpy(), 16000)
+            items[name] = {
+                "wav": f"{{data_root}}/{name}.wav",
+                "duration": len(wav) / 16000,
+                "phones": phones,
+            }
+        write_manifest(items, folder / f"{split}.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(manifests, tmp_path_factory):
+    """Run all, each on what the one before made."""
+    folder = tmp_path_factory.mktemp("results")
+    corpus = f"--manifest_folder={manifests}"
+    frames = [f"--units={UNITS}", "--frames=200"]
+    run("train_kmeans", corpus, *frames, f"--output_folder={folder / 'mfcc'}")
+    train_hubert(manifests, folder / "mfcc", folder / "hubert")
+    run(
+        "train_kmeans",
+        corpus,
+        *frames,
+        f"--hubert={folder / 'hubert' / 'hubert'}",
+        f"--layer={LAYER}",
+        f"--output_folder={folder / 'kmeans'}",
+    )
+    run(
+        "train_quantizer",
+        corpus,
+        f"--teacher={folder / 'kmeans' / 'phonetic'}",
+        f"--output_folder={folder / 'linear'}",
+        "--number_of_epochs=2",
+    )
+    return folder
+
+
+def train_hubert(manifests, teacher, folder, epochs=2, units=UNITS, *options):
+    run(
+        "train_hubert",
+        f"--manifest_folder={manifests}",
+        f"--teacher={teacher / 'phonetic'}",
+        f"--output_folder={folder}",
+        f"--units={units}",
+        f"--number_of_epochs={epochs}",
+        f"--model={{hubert: {SMALL_HUBERT}, projection_dim: 8}}",
+        "--train_loader={batch_seconds: 6}",
+        "--longest_seconds=1",
+        "--warmup_steps=2",
+        "--lr=0.01",
+        *options,
+    )
+
+
+def test_each_part_makes_units(results, manifests):
+    wav, _ = soundfile.read(manifests / "test_0.wav", dtype="float32")
+    frames = (len(wav) - 720) // 640 + 1
+    for name in ("mfcc", "kmeans", "linear"):
+        tokenizer = load_tokenizer(results / name / "phonetic")
+        with torch.inference_mode():
+            [units] = tokenizer([torch.from_numpy(wav)])
+        assert len(units.phonetic) == frames
+        assert units.phonetic.max() < UNITS
+    report = json.loads((results / "mfcc" / "kmeans.json").read_text())
+    assert 0.5 < report["variance_explained"] < 1
+    # The layers above are not kept.
+    config = json.loads((results / "kmeans/phonetic/config.json").read_text())
+    assert config["hubert"]["num_hidden_layers"] == LAYER
+
+
+def test_training_goes_on_exactly(results, manifests):
+    folder = results / "resumed"
+    train_hubert(manifests, results / "mfcc", folder, 1)
+    train_hubert(manifests, results / "mfcc", folder, 2)
+    resumed = load_file(folder / "hubert" / "model.safetensors")
+    at_once = load_file(results / "hubert" / "hubert" / "model.safetensors")
+    assert resumed.keys() == at_once.keys()
+    for name, tensor in at_once.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_the_quantizer_learns_of_its_teacher_and_nothing_else(results):
+    teacher = load_file(results / "kmeans" / "phonetic" / "model.safetensors")
+    trained = load_file(results / "linear" / "phonetic" / "model.safetensors")
+    shared = [name for name in teacher if name.startswith("encoder.")]
+    assert all(torch.equal(teacher[n], trained[n]) for n in shared)
+    rest = trained.keys() - set(shared)
+    assert rest == {
+        f"quantizer.layers.{i}.{kind}"
+        for i in (0, 2, 4)
+        for kind in ("weight", "bias")
+    }
+    released = torch.load(results / "linear" / "quantizer.pt")
+    for name, tensor in released["model_weight"].items():
+        assert torch.equal(tensor, trained[f"quantizer.layers.{name}"])
+    log = (results / "linear" / "train_log.txt").read_text()
+    assert "valid unit_edit_distance" in log
+
+
+def test_report(results, manifests):
+    folder = results / "report"
+    parts = {n: str(results / n / "phonetic") for n in ("mfcc", "linear")}
+    run(
+        "evaluate",
+        f"--manifest_folder={manifests}",
+        f"--parts={json.dumps(parts)}",
+        "--splits=[test]",
+        f"--output_folder={folder}",
+    )
+    report = json.loads((folder / "report.json").read_text())["test"]
+    assert report.keys() == parts.keys()
+    # Cepstra tell hums from hiss.
+    assert report["mfcc"]["phone_purity"] > 0.8
+    assert report["mfcc"]["PNMI"] > 0.5
+    assert report["mfcc"]["deduplicated_units_per_second"] < 25
+    assert 0 < report["mfcc"]["changed_by_noise"]
+    assert "| PNMI |" in (folder / "report.md").read_text()
+    assert (folder / "units_test.png").stat().st_size > 10_000
+
+
+def test_debug(manifests, tmp_path, results):
+    train_hubert(manifests, results / "mfcc", tmp_path, 9, UNITS, "--debug")
+    assert (tmp_path / "hubert" / "config.json").is_file()
+
+
+def test_a_teacher_with_other_units_is_refused(results, manifests, tmp_path):
+    with pytest.raises(ValueError, match="has 5 units, and units is 7"):
+        train_hubert(manifests, results / "mfcc", tmp_path, units=7)
+
+
+@pytest.mark.parametrize("script", ["hubert", "kmeans", "quantizer"])
+def test_librispeech_has_the_same_scripts(script):
+    folder = RECIPE.parents[1] / "LibriSpeech" / "phonetic"
+    path = folder / f"train_{script}.py"
+    assert path.resolve() == RECIPE / path.name
+    assert (folder / "hparams" / f"{script}.yaml").is_file()

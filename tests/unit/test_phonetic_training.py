@@ -1,0 +1,287 @@
+"""Tests of what trains the phonetic tokenizer."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import HubertConfig, HubertModel
+
+from spiritlm_plugin.integrations import release
+from spiritlm_plugin.integrations.export_phonetic import export_quantizer
+from spiritlm_plugin.integrations.parts import load_part, save_part
+from spiritlm_plugin.lobes.augmentation import PitchShift, Reverberation
+from spiritlm_plugin.lobes.hubert_pretraining import (
+    MaskedUnitPrediction,
+    hubert_arguments,
+    span_mask,
+)
+from spiritlm_plugin.lobes.mfcc import MFCC
+from spiritlm_plugin.lobes.phonetic import (
+    KMeansQuantizer,
+    LinearQuantizer,
+    PhoneticTokenizer,
+)
+from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
+
+# A hop of 640 samples, as the released HuBERT has it.
+HUBERT = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "conv_dim": [8] * 8,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2, 2],
+    "num_feat_extract_layers": 8,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+STILL = {
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "feat_proj_dropout": 0.0,
+    "layerdrop": 0.0,
+}
+
+
+def batch_of(wavs):
+    """Pad waveforms with noise that is to be ignored."""
+    batch = torch.randn(len(wavs), max(map(len, wavs)))
+    for row, wav in zip(batch, wavs):
+        row[: len(wav)] = wav
+    return batch, torch.tensor([len(wav) for wav in wavs])
+
+
+# One clock for all features
+
+ENCODER = SpeechEncoder(HubertModel(HubertConfig(**HUBERT)))
+CEPSTRA = MFCC()
+
+
+@given(st.integers(720, 100_000))
+def test_cepstra_have_the_frames_of_a_hubert(samples):
+    frames = int(ENCODER.output_lengths(torch.tensor(samples)))
+    assert int(CEPSTRA.output_lengths(torch.tensor(samples))) == frames
+    least = ENCODER.input_length(frames)
+    assert least <= samples < ENCODER.input_length(frames + 1)
+
+
+def test_frames_of_twice_the_rate_are_pooled_to_the_clock():
+    kernels = {"conv_kernel": HUBERT["conv_kernel"][:7], "conv_dim": [8] * 7}
+    fast = {**HUBERT, **kernels, "conv_stride": HUBERT["conv_stride"][:7]}
+    fast["num_feat_extract_layers"] = 7
+    tokenizer = PhoneticTokenizer(fast, KMeansQuantizer(16, 9), pool=2).eval()
+    wavs, lengths = batch_of([torch.randn(n) for n in (16000, 9999, 720)])
+    with torch.no_grad():
+        features, frames = tokenizer.features(wavs, lengths)
+        every, _ = tokenizer.encoder(wavs, lengths)
+    assert torch.equal(frames, MFCC().output_lengths(lengths))
+    pair = (every[:, 0] + every[:, 1]) / 2
+    torch.testing.assert_close(features[:, 0], pair)
+
+
+def test_cepstra_in_a_batch():
+    mfcc = MFCC()
+    wavs = [torch.randn(n) for n in (20000, 5555, 720)]
+    features, lengths = mfcc(*batch_of(wavs))
+    assert features.shape == (3, 31, 39)
+    for wav, row, n in zip(wavs, features, lengths.tolist()):
+        alone, [frames] = mfcc(wav[None], torch.tensor([len(wav)]))
+        assert n == frames == alone.shape[1]
+        torch.testing.assert_close(row[:n], alone[0])
+        assert not row[n:].any()
+
+
+def test_cepstra_are_means_over_what_a_frame_hears():
+    wav = torch.randn(4000)
+    features, _ = MFCC()(wav[None], torch.tensor([4000]))
+    third = 2 * 640
+    cepstra = MFCC().cepstra(wav[third : third + 720])
+    assert cepstra.shape == (13, 3)
+    torch.testing.assert_close(
+        features[0, 2, :13], cepstra.mean(1), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_cepstra_make_a_phonetic_part(tmp_path):
+    quantizer = {"input_dim": 39, "units": 7}
+    tokenizer = PhoneticTokenizer(None, KMeansQuantizer(**quantizer)).eval()
+    wavs, lengths = batch_of([torch.randn(16000), torch.randn(4000)])
+    features, _ = tokenizer.features(wavs, lengths)
+    tokenizer.quantizer.centres.copy_(features[0, ::3][:7])
+    arguments = {"hubert": None, "quantizer": quantizer}
+    part = load_part("phonetic", save_part(tmp_path, arguments, tokenizer))
+    units, frames = part(wavs, lengths)
+    assert units[0, ::3][:7].tolist() == list(range(7))
+    assert frames.tolist() == [24, 6]
+
+
+# Masked prediction
+
+
+def test_masked_frames_are_those_of_transformers():
+    model = HubertModel(HubertConfig(**HUBERT, **STILL)).train()
+    wav = torch.randn(1, 12000)
+    masked = torch.rand(1, 18) < 0.5
+    expected = model(wav, mask_time_indices=masked).last_hidden_state
+    features, _ = SpeechEncoder(model)(wav, torch.tensor([12000]), masked)
+    torch.testing.assert_close(features, expected, atol=2e-4, rtol=1e-3)
+
+
+def test_training_in_a_batch_is_training_alone():
+    encoder = SpeechEncoder(HubertModel(HubertConfig(**HUBERT, **STILL)))
+    encoder.train()
+    wavs = [torch.randn(n) for n in (9000, 6500)]
+
+    def gradients(batches):
+        encoder.zero_grad()
+        for batch, lengths in batches:
+            features, frames = encoder(batch, lengths)
+            for row, n in zip(features, frames):
+                row[:n].square().sum().backward(retain_graph=True)
+        return {
+            name: p.grad.clone()
+            for name, p in encoder.named_parameters()
+            if p.grad is not None
+        }
+
+    together = gradients([batch_of(wavs)])
+    alone = gradients([batch_of([wav]) for wav in wavs])
+    assert together.keys() == alone.keys()
+    # All but the mask, which nothing is replaced with.
+    assert len(alone) == len(list(encoder.parameters())) - 1
+    for name, gradient in alone.items():
+        torch.testing.assert_close(
+            together[name], gradient, atol=2e-3, rtol=2e-3, msg=name
+        )
+
+
+def test_layers_are_dropped_in_training_only():
+    config = HubertConfig(**HUBERT, **{**STILL, "layerdrop": 1.0})
+    encoder = SpeechEncoder(HubertModel(config)).train()
+    wav, length = torch.randn(1, 6000), torch.tensor([6000])
+    dropped, _ = encoder(wav, length)
+    del encoder.model.encoder.layers[:]
+    assert torch.equal(encoder(wav, length)[0], dropped)
+    assert torch.equal(encoder.eval()(wav, length)[0], dropped)
+    encoder = SpeechEncoder(HubertModel(config)).eval()
+    kept, _ = encoder(wav, length)
+    assert not torch.allclose(kept, dropped)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_span_mask(length):
+    mask = span_mask(200, 100, 0.1, length)
+    assert mask.shape == (200, 100)
+    # The first frames are as likely to be masked as the others.
+    for frames in (mask[:, :10], mask[:, 45:55], mask[:, -10:]):
+        share = frames.float().mean()
+        assert share == pytest.approx(1 - 0.9**length, abs=0.05)
+    runs = mask[:, 1:-1].long()
+    starts = runs[:, 1:].gt(runs[:, :-1]).nonzero()
+    for row, start in starts.tolist():
+        run = runs[row, start + 1 :]
+        end = start + 1 + int(run.cumprod(0).sum())
+        assert end - start - 1 >= length or end == runs.shape[1]
+
+
+def test_scores_are_cosines():
+    model = MaskedUnitPrediction(
+        {**HUBERT, **STILL},
+        units=5,
+        projection_dim=16,
+        mask_probability=0.2,
+        mask_length=3,
+        temperature=0.5,
+    )
+    wavs, lengths = torch.randn(2, 9000), torch.tensor([9000, 4000])
+    scores, frames, masked = model(wavs, lengths)
+    assert frames.tolist() == [13, 6] and masked.any() and not masked.all()
+    features, _ = model.encoder(wavs, lengths, masked)
+    outputs = model.projection(features)
+    expected = torch.cosine_similarity(
+        outputs[:, :, None], model.embeddings, -1
+    )
+    torch.testing.assert_close(scores, expected / 0.5, atol=1e-5, rtol=1e-4)
+
+
+def test_hubert_arguments_make_the_same_model():
+    config = HubertConfig(**HUBERT, layer_norm_eps=1e-3)
+    model = HubertModel(config).eval()
+    arguments = json.loads(json.dumps(hubert_arguments(config, 2)))
+    copy = HubertModel(HubertConfig(**arguments)).eval()
+    copy.load_state_dict(model.state_dict())
+    wav = torch.randn(1, 6000)
+    with torch.no_grad():
+        assert torch.equal(
+            copy(wav).last_hidden_state, model(wav).last_hidden_state
+        )
+    assert hubert_arguments(config, 1)["num_hidden_layers"] == 1
+    with pytest.raises(ValueError, match="from 1 to 2, .* got 3"):
+        hubert_arguments(config, 3)
+
+
+# Robust quantizer
+
+
+@pytest.mark.parametrize("dim, units", [(16, 50), (64, 20)])
+def test_a_quantizer_in_the_released_form_is_read_back(dim, units, tmp_path):
+    arguments = {
+        "input_dim": dim,
+        "units": units,
+        "hidden_dims": LinearQuantizer.released_dims(dim, units),
+    }
+    quantizer = LinearQuantizer(**arguments)
+    export_quantizer(tmp_path / "quantizer.pt", quantizer)
+    read, state = release._read_quantizer(tmp_path / "quantizer.pt")
+    assert read == {**arguments, "hidden_dims": [*arguments["hidden_dims"]]}
+    copy = LinearQuantizer(**read)
+    copy.load_state_dict(state)
+    features = torch.randn(2, 30, dim)
+    assert torch.equal(copy.logits(features), quantizer.logits(features))
+
+
+def test_other_widths_have_no_released_form(tmp_path):
+    quantizer = LinearQuantizer(16, 50, (16, 32))
+    with pytest.raises(ValueError, match=r"\(25, 34\), got \(16, 32\)"):
+        export_quantizer(tmp_path / "quantizer.pt", quantizer)
+
+
+@pytest.mark.parametrize("new, old", [(5, 4), (8, 9)])
+def test_pitch_shift(new, old):
+    time = torch.arange(16000) / 16000
+    wavs = torch.sin(2 * torch.pi * torch.tensor([[300.0], [720.0]]) * time)
+    shifted = PitchShift([(new, old)])(wavs)
+    assert shifted.shape == wavs.shape
+    loudest = torch.fft.rfft(shifted).abs().argmax(1)
+    expected = torch.tensor([300.0, 720.0]) * new / old
+    torch.testing.assert_close(loudest.float(), expected, atol=2, rtol=0)
+
+
+def test_reverberation():
+    room = Reverberation((0.3, 0.3), (0.0, 0.0))
+    click = torch.zeros(1, 16000)
+    click[0, 1000] = 1.0
+    wet = room(click)[0]
+    assert wet.norm() == pytest.approx(1.0, rel=1e-4)
+    assert wet[:1000].abs().max() < 1e-5
+    # As much energy in the tail as in the direct sound.
+    energy = wet.square()
+    assert energy[1000] == pytest.approx(0.5, abs=0.02)
+    # 60 dB in 0.3 s: 20 dB in 0.1 s.
+    early, late = energy[1001:1401].mean(), energy[2601:3001].mean()
+    assert 10 * torch.log10(early / late) == pytest.approx(20, abs=3)
+
+
+def test_rooms_differ():
+    room = Reverberation((0.2, 0.8), (0.0, 10.0))
+    wavs = torch.randn(1, 4000).repeat(2, 1)
+    one, other = room(wavs)
+    assert not torch.allclose(one, other)
+    torch.manual_seed(3)
+    first = room(wavs)
+    torch.manual_seed(3)
+    assert torch.equal(room(wavs), first)
