@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
+
+# Of `transformers.Wav2Vec2Config`, what the layout depends on.
+_CONFIG_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "feat_extract_norm",
+    "feat_extract_activation",
+    "do_stable_layer_norm",
+    "conv_dim",
+    "conv_kernel",
+    "conv_stride",
+    "conv_bias",
+    "num_conv_pos_embeddings",
+    "num_conv_pos_embedding_groups",
+    "classifier_proj_size",
+)
 
 
 class StyleTokenizer(nn.Module):
@@ -50,6 +72,38 @@ class StyleTokenizer(nn.Module):
         )
         self.classifier = nn.Linear(config.classifier_proj_size, units)
 
+    @classmethod
+    def from_wav2vec2(
+        cls, source: str, units: int, frames: int = 50, **options: Any
+    ) -> StyleTokenizer:
+        """Start from a trained wav2vec 2.0; its convolutions stay as they are.
+
+        Arguments
+        ---------
+        source : str
+            A folder of transformers, or a name on the Hub, such as
+            ``"facebook/wav2vec2-base"``.
+        units, frames : int
+            As of the class.
+        **options
+            Of `transformers.Wav2Vec2Config`, such as dropout.
+        """
+        model = Wav2Vec2Model.from_pretrained(source, **options)
+        tokenizer = cls(model.config.to_dict(), units, frames)
+        tokenizer.encoder.model = model
+        model.feature_extractor.requires_grad_(False)
+        return tokenizer
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that make such a tokenizer, as plain values."""
+        config = self.encoder.model.config.to_dict()
+        return {
+            "wav2vec2": {key: config[key] for key in _CONFIG_KEYS},
+            "units": self.classifier.out_features,
+            "frames": self.frames,
+        }
+
     def prepare_for_inference(self) -> None:
         """Fuse what can be fused."""
         self.encoder.prepare_for_inference()
@@ -76,12 +130,21 @@ class StyleTokenizer(nn.Module):
 
     def logits(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return scores, shape (batch, seconds, units), and their lengths."""
+        features, lengths = self.features(wavs, lengths)
+        with torch.autocast(wavs.device.type, enabled=False):
+            return self.classifier(features), lengths
+
+    def features(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is classified, (batch, seconds, classifier_proj_size).
+
+        Lengths are those of the units.
+        """
         features, lengths = self.encoder(wavs, lengths)
         pooled, lengths = _pool(features.float(), lengths, self.frames)
         # Averaging before the linear map is the same and cheaper. The choice
         # between units is made in full precision.
         with torch.autocast(wavs.device.type, enabled=False):
-            return self.classifier(self.projector(pooled)), lengths
+            return self.projector(pooled), lengths
 
 
 def _pool(

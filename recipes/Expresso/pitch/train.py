@@ -1,0 +1,1 @@
+../../TinySpeech/pitch/train.py

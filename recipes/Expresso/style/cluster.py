@@ -1,0 +1,1 @@
+../../TinySpeech/style/cluster.py

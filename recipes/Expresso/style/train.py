@@ -1,0 +1,1 @@
+../../TinySpeech/style/train.py
