@@ -61,8 +61,7 @@ def fingerprint(folder: str | Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file():
-            with open(path, "rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -136,7 +135,7 @@ def tokenize_corpus(
         total=round(seconds),
         desc=f"tokenizing {folder.name}",
         unit="s of audio",
-        disable=rank > 0,
+        disable=rank > 0 or not missing,
     )
     with progress:
         for index in missing:
@@ -306,11 +305,8 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
     for stream in STREAMS:
         if f"{stream}_units" in rows[0]:
             features[f"{stream}_units"] = List(Value("uint16"))
-    table = (
-        datasets.Dataset.from_list(rows, datasets.Features(features))
-        .with_format("arrow")
-        .to_table()
-    )
+    shard = datasets.Dataset.from_list(rows, datasets.Features(features))
+    table = shard.with_format("arrow")[:]
     partial = path.with_name(path.name + ".partial")
     with pyarrow.OSFile(str(partial), "wb") as file:
         with pyarrow.ipc.new_stream(file, table.schema) as writer:

@@ -186,17 +186,30 @@ class UnitVocoder(nn.Module):
         ValueError
             If the vocoder has no duration predictor.
         """
+        log_durations = self.log_durations(phonetic, lengths)
+        durations = (log_durations.exp() - 1).round().clamp(min=1).long()
+        mask = frame_mask(lengths, phonetic.shape[1])
+        return durations if mask is None else durations * mask
+
+    def log_durations(self, phonetic: Tensor, lengths: Tensor) -> Tensor:
+        """Return log(frames + 1) of each unit, as the network says it.
+
+        Its gradient ends at the units' embeddings, which the sound alone
+        shapes. Arguments and errors are those of `predict_durations`.
+
+        Returns
+        -------
+        Tensor
+            Shape (batch, units); anything behind an item.
+        """
         if self.duration_predictor is None:
             raise ValueError(
                 "this vocoder has no duration predictor; give it units at "
                 "full rate"
             )
         mask = frame_mask(lengths, phonetic.shape[1])
-        log_durations = self.duration_predictor(
-            self.embeddings["phonetic"](phonetic), mask
-        )
-        durations = (log_durations.exp() - 1).round().clamp(min=1).long()
-        return durations if mask is None else durations * mask
+        embedded = self.embeddings["phonetic"](phonetic)
+        return self.duration_predictor(embedded.detach(), mask)
 
     def synthesize(
         self,
@@ -248,7 +261,7 @@ class UnitVocoder(nn.Module):
         seeds = [None] * len(units) if seeds is None else seeds
         units = [self._complete(u, seed) for u, seed in zip(units, seeds)]
         durations = self._durations(units)
-        frames = [self._frames(u, d) for u, d in zip(units, durations)]
+        frames = [unit_frames(u, d) for u, d in zip(units, durations)]
         starts = [
             self.hop * (n if d is None else int(d[:n].sum()))
             for n, d in zip(skip, durations)
@@ -287,7 +300,7 @@ class UnitVocoder(nn.Module):
 
     def _complete(self, units: SpeechUnits, seed: int | None) -> SpeechUnits:
         """Check units, fill blanks and draw a style where there is none."""
-        phonetic = _fill_blanks(units.phonetic, self._size("phonetic"))
+        phonetic = fill_blanks(units.phonetic, self._size("phonetic"))
         if not len(phonetic):
             return SpeechUnits([], [], [], full_rate=units.full_rate)
         streams = {"phonetic": phonetic}
@@ -319,28 +332,6 @@ class UnitVocoder(nn.Module):
         for i, frames in zip(without, predicted):
             durations[i] = frames
         return durations
-
-    @staticmethod
-    def _frames(
-        units: SpeechUnits, durations: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Bring all streams to 25 Hz."""
-        frames = {"phonetic": units.phonetic}
-        for name, rate in _RATES.items():
-            stream = getattr(units, name)
-            if stream is None:
-                continue
-            if units.full_rate and len(stream):
-                times = int(PHONETIC_RATE / rate)
-                source = torch.arange(len(units)) // times
-                stream = stream[source.clamp(max=len(stream) - 1)]
-            frames[name] = stream
-        if durations is not None:
-            frames = {
-                name: stream.repeat_interleave(durations)
-                for name, stream in frames.items()
-            }
-        return frames
 
     def forward(
         self,
@@ -442,10 +433,63 @@ def _draw_style(seed: int | None) -> Tensor:
     return torch.tensor(COMMON_STYLES)[drawn]
 
 
-def _fill_blanks(phonetic: Tensor, blank: int) -> Tensor:
+def unit_frames(
+    units: SpeechUnits, durations: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return the streams of speech units, all at 25 Hz.
+
+    Arguments
+    ---------
+    units : SpeechUnits
+        At full rate, or with durations.
+    durations : Tensor, optional
+        Frames of each phonetic unit, shape (units,).
+
+    Returns
+    -------
+    dict of str to Tensor
+        By name, each of shape (frames,).
+
+    Example
+    -------
+    >>> frames = unit_frames(SpeechUnits([7, 8, 9], pitch=[3, 4], style=[5]))
+    >>> frames["pitch"].tolist(), frames["style"].tolist()
+    ([3, 3, 4], [5, 5, 5])
+    """
+    frames = {"phonetic": units.phonetic}
+    for name, rate in _RATES.items():
+        stream = getattr(units, name)
+        if stream is None:
+            continue
+        if units.full_rate and len(stream):
+            times = int(PHONETIC_RATE / rate)
+            source = torch.arange(len(units)) // times
+            stream = stream[source.clamp(max=len(stream) - 1)]
+        frames[name] = stream
+    if durations is None:
+        return frames
+    return {
+        name: stream.repeat_interleave(durations)
+        for name, stream in frames.items()
+    }
+
+
+def fill_blanks(phonetic: Tensor, blank: int) -> Tensor:
     """Replace the tokenizer's blank by the last unit before it.
 
     Blanks in front take the first unit; of nothing but blanks nothing is left.
+
+    Arguments
+    ---------
+    phonetic : Tensor
+        Units, shape (units,).
+    blank : int
+        What stands for no unit.
+
+    Example
+    -------
+    >>> fill_blanks(torch.tensor([9, 3, 9, 4]), 9).tolist()
+    [3, 3, 3, 4]
     """
     is_unit = phonetic != blank
     if not bool(is_unit.any()):

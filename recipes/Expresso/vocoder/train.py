@@ -1,0 +1,1 @@
+../../TinySpeech/vocoder/train.py
