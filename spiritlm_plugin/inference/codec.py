@@ -34,14 +34,13 @@ if TYPE_CHECKING:
 
 # Recordings longer than this show a progress bar.
 _PROGRESS_SECONDS = 300
-_SHIPPED = Path(__file__).parents[1] / "pretrained"
 
 
 class SpeechCodec(Pretrained):
     """A speech tokenizer and the vocoder that speaks its units.
 
-    Load one with `from_hparams`: a SpeechBrain pretrained folder, a Hub
-    repository, or the name of a model that ships with this package.
+    Load one with `from_hparams`: a SpeechBrain pretrained folder, as
+    ``spiritlm-assemble`` writes it of trained parts, or a Hub repository.
 
     Arguments
     ---------
@@ -51,9 +50,10 @@ class SpeechCodec(Pretrained):
 
     Example
     -------
-    >>> codec = SpeechCodec.from_hparams("tinyspeech")
+    >>> folder = convert_release(checkpoints, "base", tmp / "my_codec")
+    >>> codec = SpeechCodec.from_hparams(folder)
     >>> units = codec.encode_file(recording)
-    >>> wavs, wav_lens = codec.decode_batch([units], speaker="anna")
+    >>> wavs, wav_lens = codec.decode_batch([units], speaker=1)
     >>> wavs.shape
     torch.Size([1, 37760])
     """
@@ -85,9 +85,8 @@ class SpeechCodec(Pretrained):
         Arguments
         ---------
         source : str or Path
-            A folder, the name of a model that ships with this package
-            (``"tinyspeech"``), or the name of a Hub repository, which is
-            downloaded whole.
+            A folder, or the name of a Hub repository, which is downloaded
+            whole.
         hparams_file : str
             In that folder.
         overrides : dict, optional
@@ -283,10 +282,8 @@ class SpeechCodec(Pretrained):
 
 
 def _local_folder(source: str | Path, hparams_file: str) -> Path:
-    """Return a folder, or that of a shipped model or of a download."""
+    """Return a folder as it is, or the download of a Hub repository."""
     folder = Path(source)
-    if not folder.is_dir() and (_SHIPPED / source / hparams_file).exists():
-        folder = _SHIPPED / source
     if set("<>") & set(str(source)):
         raise ValueError(
             f"{source}: HyperPyYAML reads <...> in a path as a reference; "
@@ -301,16 +298,11 @@ def _local_folder(source: str | Path, hparams_file: str) -> Path:
         return folder.resolve()
     if folder.is_absolute() or str(source).count("/") != 1:
         raise FileNotFoundError(
-            f"no such folder: {source}, and no name of a model that ships "
-            f"with the package ({', '.join(_shipped())}) or of a Hub repository"
+            f"no such folder: {source}, and no name of a Hub repository"
         )
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(str(source)))
-
-
-def _shipped() -> list[str]:
-    return sorted(path.parent.name for path in _SHIPPED.glob("*/*.md"))
 
 
 def _unpad(wavs: Tensor, wav_lens: Tensor | None) -> list[Tensor]:

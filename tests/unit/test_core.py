@@ -391,7 +391,7 @@ def read_run(folder):
 def test_a_killed_process_is_replaced_exactly(tmp_path):
     command = [sys.executable]
     killed = launch(
-        command, tmp_path, "--stop_at=9", "--kill=true", check=False
+        command, tmp_path, "--stop_at=7", "--kill=true", check=False
     )
     assert killed.returncode == -signal.SIGKILL
     assert len((tmp_path / "out/train_log.txt").read_text().splitlines()) == 1
