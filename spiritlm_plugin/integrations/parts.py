@@ -34,8 +34,8 @@ class Parts:
 
     Arguments
     ---------
-    folder : Path
-        Where it was read.
+    folder : Path or str
+        Where it was read, for messages.
     arguments : dict
         For each of ``phonetic``, ``pitch``, ``style`` and ``vocoder`` that
         there is the arguments of its classes, plain values.
@@ -45,7 +45,7 @@ class Parts:
         The language model's folder.
     """
 
-    folder: Path
+    folder: Path | str
     arguments: dict[str, dict[str, Any]]
     states: dict[str, dict[str, Tensor]]
     language_model: Path | None = None
@@ -82,6 +82,7 @@ def save_part(
     'PitchTokenizer'
     """
     folder = Path(folder)
+    text = json.dumps(dict(arguments), indent=2)
     folder.mkdir(parents=True, exist_ok=True)
     weights, config = folder / _WEIGHTS, folder / _CONFIG
     partial = folder / f"{_WEIGHTS}.partial"
@@ -90,7 +91,7 @@ def save_part(
     save_safetensors(module, partial)
     os.replace(partial, weights)
     partial = folder / f"{_CONFIG}.partial"
-    partial.write_text(json.dumps(dict(arguments), indent=2), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, config)
     return folder
 
@@ -110,12 +111,21 @@ def read_parts(**folders: str | Path | None) -> Parts:
         Naming what is missing.
     CheckpointError
         If a file is damaged.
+    ValueError
+        If there is no such kind.
     """
-    arguments, states = {}, {}
+    unknown = sorted(set(folders) - set(KINDS))
+    if unknown:
+        raise ValueError(
+            f"no such kind of part: {', '.join(unknown)}; there are "
+            f"{', '.join(KINDS)}"
+        )
+    arguments, states, read = {}, {}, []
     for kind in KINDS:
         if folders.get(kind) is None:
             continue
         folder = Path(folders[kind])
+        read.append(str(folder))
         require_files(folder, [_CONFIG, _WEIGHTS])
         try:
             arguments[kind] = json.loads((folder / _CONFIG).read_text("utf-8"))
@@ -124,7 +134,7 @@ def read_parts(**folders: str | Path | None) -> Parts:
             raise CheckpointError(
                 f"cannot read the part in {folder}: {error}; train it again"
             ) from error
-    return Parts(folder, arguments, states)
+    return Parts(", ".join(read), arguments, states)
 
 
 def load_part(kind: str, folder: str | Path) -> nn.Module:
@@ -192,7 +202,7 @@ def build(parts: Parts, dtype: str = "auto") -> dict[str, Any]:
         )
     except CheckpointError:
         raise
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, LookupError) as error:
         raise CheckpointError(
             f"the configurations in {parts.folder} do not make a model: {error}"
         ) from error

@@ -97,9 +97,33 @@ def test_damaged_part(folders, tmp_path, spoilt):
         read_parts(style=tmp_path)
 
 
-def test_a_part_without_its_configuration_is_no_part(folders, tmp_path):
+def test_a_part_that_cannot_be_written_stays_as_it_was(folders, tmp_path):
     part = load_part("style", folders["style"])
+    arguments = json.loads((folders["style"] / "config.json").read_text())
+    save_part(tmp_path, arguments, part)
     with pytest.raises(TypeError):
         save_part(tmp_path, {"units": object()}, part)
+    assert read_parts(style=tmp_path).arguments == {"style": arguments}
+
+
+def test_a_part_without_its_configuration_is_no_part(folders, tmp_path):
+    weights = (folders["style"] / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights)
     with pytest.raises(FileNotFoundError, match="config.json"):
         read_parts(style=tmp_path)
+
+
+def test_configuration_that_lacks_an_argument(folders, tmp_path):
+    for file in folders["pitch"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["center"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="center") as error:
+        load_part("pitch", tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_unknown_kind(folders):
+    with pytest.raises(ValueError, match="no such kind of part: pitchh"):
+        load_part("pitchh", folders["pitch"])
