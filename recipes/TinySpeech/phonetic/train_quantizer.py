@@ -21,6 +21,7 @@ from speechbrain import Stage
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.seed import seed_everything
 from torch.nn import functional as F
 
 from spiritlm_plugin.core import TrainingBrain, load_recipe, train
@@ -33,6 +34,12 @@ from spiritlm_plugin.teacher import teacher_units
 
 
 class QuantizerBrain(TrainingBrain):
+    def on_stage_start(self, stage, epoch=None):
+        super().on_stage_start(stage, epoch)
+        if stage != Stage.TRAIN:
+            # The same changes in each validation.
+            seed_everything(self.hparams.seed, verbose=False)
+
     def compute_forward(self, batch, stage):
         batch = batch.to(self.device)
         wavs, relative = self.hparams.augmenter(*batch.signal)
