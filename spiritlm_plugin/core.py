@@ -74,8 +74,9 @@ def load_recipe(
         hparams = load_hyperpyyaml(file, overrides)
     folder = hparams["output_folder"]
     sb.create_experiment_directory(folder, hparams_file, overrides)
-    if if_main_process():
-        shutil.copy(sys.argv[0], folder)
+    script = sys.argv[0]
+    if if_main_process() and os.path.isfile(script):
+        shutil.copy(script, folder)
     return hparams, run_opts
 
 

@@ -163,8 +163,9 @@ class SpeechEncoder(nn.Module):
             mask = mask[:, None, None, :]
         hidden = hidden + self._positions(hidden)
         hidden = encoder.dropout(encoder.layer_norm(hidden))
+        dropped = self.model.config.layerdrop
         for layer in encoder.layers:
-            if self.training and random.random() < self.model.config.layerdrop:
+            if encoder.training and random.random() < dropped:
                 continue
             hidden = layer(hidden, attention_mask=mask)
             if isinstance(hidden, tuple):

@@ -27,7 +27,7 @@ class StyleClassifier:
     >>> low, high = (
     ...     (torch.full((200,), hertz), torch.ones(200)) for hertz in (90.0, 300.0)
     ... )
-    >>> wavs = [torch.randn(16000) for _ in range(4)]
+    >>> wavs = [torch.sin(torch.arange(16000.0))] * 4
     >>> judge = StyleClassifier()
     >>> judge.fit(wavs, [low, high] * 2, ["sad", "happy"] * 2).predict(
     ...     wavs[:1], [high]
