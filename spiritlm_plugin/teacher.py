@@ -48,6 +48,33 @@ def teacher_units(
     -------
     datasets.Dataset
         As from `load_corpus`.
+
+    Raises
+    ------
+    ValueError
+        If no utterance is long enough and short enough.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> from spiritlm_plugin.dataio.manifests import write_manifest
+    >>> from spiritlm_plugin.integrations.parts import save_part
+    >>> from spiritlm_plugin.lobes.phonetic import (
+    ...     KMeansQuantizer, PhoneticTokenizer
+    ... )
+    >>> quantizer = {"input_dim": 39, "units": 5}
+    >>> tokenizer = PhoneticTokenizer(None, KMeansQuantizer(**quantizer))
+    >>> teacher = save_part(
+    ...     tmp / "teacher", {"hubert": None, "quantizer": quantizer}, tokenizer
+    ... )
+    >>> items = {"a": {"wav": recording, "duration": 2.4}}
+    >>> write_manifest(items, tmp / "train.json")
+    >>> hparams = {"manifest_folder": tmp, "output_folder": tmp,
+    ...            "teacher": teacher, "shortest_seconds": 0.2}
+    >>> brain = SimpleNamespace(device="cpu", debug=False)
+    >>> corpus = teacher_units(hparams, brain, "train")
+    >>> corpus[0]["utterance"], len(corpus[0]["phonetic_units"])
+    ('a', 59)
     """
     items = load_manifest(Path(hparams["manifest_folder"]) / f"{split}.json")
     items = {
