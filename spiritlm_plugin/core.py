@@ -28,6 +28,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import (
+    ddp_broadcast,
     ddp_init_group,
     get_rank,
     if_main_process,
@@ -242,6 +243,10 @@ class TrainingBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
             self._best()
+            # With --debug each process has made a folder of its own.
+            self.checkpointer.checkpoints_dir = ddp_broadcast(
+                self.checkpointer.checkpoints_dir
+            )
 
     def record(self, weight: float = 1, **figures: Any) -> None:
         """Add figures of a batch to the means of the stage."""
