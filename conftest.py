@@ -1,6 +1,9 @@
 """What the tests and the examples in the docstrings share."""
 
+import os
 import re
+import socket
+import subprocess
 import sys
 from functools import cache
 from importlib import import_module
@@ -109,3 +112,29 @@ def load():
     from spiritlm_plugin.inference import SpiritLM
 
     return cache(SpiritLM.from_release)
+
+
+@pytest.fixture
+def torchrun(tmp_path):
+    """Run a recipe's script in two processes, on the CPU.
+
+    The address is a number: machines without a network may not know their own
+    name, which `--standalone` would ask for.
+    """
+
+    def run(script, *arguments, check=True):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "torch.distributed.run"]
+        command += ["--nproc_per_node=2", "--master_addr=127.0.0.1"]
+        command += [f"--master_port={port}", script, *arguments]
+        command += ["--device=cpu", "--distributed_backend=gloo"]
+        return subprocess.run(
+            list(map(str, command)),
+            check=check,
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    return run

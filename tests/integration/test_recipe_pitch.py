@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,12 +118,8 @@ def test_uncentred(train, corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes(corpus, tmp_path):
+def test_two_processes(corpus, tmp_path, torchrun):
     f0 = f"--f0_folder={tmp_path / 'f0'}"
-    command = [sys.executable, "-m", "torch.distributed.run"]
-    command += ["--nproc_per_node=2", "--master_port=29643", str(SCRIPT)]
-    command += arguments(corpus, tmp_path / "out", f0, "--device=cpu")
-    command += ["--distributed_backend=gloo"]
-    subprocess.run(command, check=True, cwd=tmp_path)
+    torchrun(SCRIPT, *arguments(corpus, tmp_path / "out", f0))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["test"]["used_units"] >= 1

@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,11 +180,7 @@ def test_resumed_run_is_the_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_two_processes(corpus, features_yaml, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run"]
-    command += ["--nproc_per_node=2", "--master_port=29644"]
-    command += [str(RECIPE / "train.py")]
-    command += features(corpus, features_yaml, tmp_path, "--device=cpu")
-    command += ["--distributed_backend=gloo"]
-    subprocess.run(command, check=True, cwd=tmp_path)
+def test_two_processes(corpus, features_yaml, tmp_path, torchrun):
+    arguments = features(corpus, features_yaml, tmp_path)
+    torchrun(RECIPE / "train.py", *arguments)
     assert (tmp_path / "style" / "config.json").is_file()

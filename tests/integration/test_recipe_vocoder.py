@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -205,10 +203,7 @@ def test_report(manifests, tokenizer, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes(corpus, tokenizer, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run"]
-    command += ["--nproc_per_node=2", "--master_port=29653"]
-    command += [str(RECIPE / "train.py")]
-    command += train_arguments("base", corpus, tokenizer, tmp_path / "out")
-    subprocess.run([*command, "--device=cpu"], check=True, cwd=tmp_path)
+def test_two_processes(corpus, tokenizer, tmp_path, torchrun):
+    arguments = train_arguments("base", corpus, tokenizer, tmp_path / "out")
+    torchrun(RECIPE / "train.py", *arguments)
     assert load_part("vocoder", tmp_path / "out" / "vocoder").speakers

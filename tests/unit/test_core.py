@@ -368,19 +368,12 @@ def test_too_few_batches_for_the_processes_are_refused(tmp_path, monkeypatch):
     train(brain, hparams, make_data(12), make_data(4))
 
 
-def launch(command, folder, *options, check=True):
-    """Run this file as a recipe's script."""
+def script_arguments(folder):
+    """Return what this file needs as a recipe's script."""
     folder.mkdir(exist_ok=True)
     yaml = folder / "hparams.yaml"
     yaml.write_text(HPARAMS)
-    return subprocess.run(
-        [*command, __file__, yaml, "--output_folder", folder / "out"]
-        + ["--device=cpu", "--ckpt_interval_steps=2", *options],
-        capture_output=True,
-        text=True,
-        check=check,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return [yaml, "--output_folder", folder / "out", "--ckpt_interval_steps=2"]
 
 
 def read_run(folder):
@@ -389,13 +382,12 @@ def read_run(folder):
 
 
 def test_a_killed_process_is_replaced_exactly(tmp_path):
-    command = [sys.executable]
-    killed = launch(
-        command, tmp_path, "--stop_at=7", "--kill=true", check=False
-    )
+    command = [sys.executable, __file__, *script_arguments(tmp_path)]
+    command += ["--device=cpu"]
+    killed = subprocess.run([*command, "--stop_at=7", "--kill=true"])
     assert killed.returncode == -signal.SIGKILL
     assert len((tmp_path / "out/train_log.txt").read_text().splitlines()) == 1
-    launch(command, tmp_path)
+    subprocess.run(command, check=True)
     expected = run(tmp_path / "whole", ckpt_interval_steps=2)
     check_equal(read_run(tmp_path), expected)
     assert "seed: 5" in (tmp_path / "out/hyperparams.yaml").read_text()
@@ -403,22 +395,13 @@ def test_a_killed_process_is_replaced_exactly(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_exactly(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "--max-restarts=0"]
-    backend = "--distributed_backend=gloo"
-    launch(command, tmp_path / "whole", backend)
-    killed = launch(
-        command,
-        tmp_path / "killed",
-        backend,
-        "--stop_at=6",
-        "--kill=true",
-        check=False,
-    )
-    assert killed.returncode
+def test_a_run_of_two_processes_goes_on_exactly(tmp_path, torchrun):
+    torchrun(__file__, *script_arguments(tmp_path / "whole"))
+    arguments = script_arguments(tmp_path / "killed")
+    stop = ["--stop_at=6", "--kill=true"]
+    assert torchrun(__file__, *arguments, *stop, check=False).returncode
     assert not (tmp_path / "killed/out/weights.pt").exists()
-    launch(command, tmp_path / "killed", backend)
+    torchrun(__file__, *arguments)
     expected = read_run(tmp_path / "whole")
     check_equal(read_run(tmp_path / "killed"), expected)
     # Two processes share an epoch: half the steps of one.

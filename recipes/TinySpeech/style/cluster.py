@@ -47,13 +47,17 @@ def take_off_speakers(features, items, means):
     }
 
 
-def nearest_cluster(tokenizer, centres, variance):
-    """Return a tokenizer whose scores are log-likelihoods of the clusters."""
+def nearest_cluster(tokenizer, centres, spread):
+    """Return a tokenizer that scores how near each cluster is.
+
+    A score is the squared distance, of which ``spread`` is the average, as in
+    the log-likelihood of a Gaussian.
+    """
     arguments = tokenizer.arguments | {"units": len(centres)}
     clustered = StyleTokenizer(**arguments)
     state = tokenizer.state_dict()
-    state["classifier.weight"] = centres / variance
-    state["classifier.bias"] = -centres.square().sum(1) / (2 * variance)
+    state["classifier.weight"] = centres / spread
+    state["classifier.bias"] = -centres.square().sum(1) / (2 * spread)
     clustered.load_state_dict(state)
     return clustered
 
@@ -92,7 +96,7 @@ def main(arguments):
         write_json(labels, folder / "labels" / f"{split}.json")
         distances = kmeans.transform(rows).min(1) ** 2
         if split == "train":
-            variance = float(distances.mean()) / rows.shape[1]
+            spread = float(distances.mean())
         units = torch.tensor([unit for row in labels.values() for unit in row])
         report[split] = {
             "seconds": len(units),
@@ -104,7 +108,7 @@ def main(arguments):
     write_json(report, folder / "report.json")
     print(json.dumps(report, indent=2))
     centres = torch.from_numpy(kmeans.cluster_centers_).float()
-    clustered = nearest_cluster(tokenizer.cpu(), centres, variance)
+    clustered = nearest_cluster(tokenizer.cpu(), centres, spread)
     save_part(folder / "style", clustered.arguments, clustered)
 
 
