@@ -164,7 +164,8 @@ def _entry_problem(item: Any, needs: Iterable[str]) -> str | None:
     for key in needs:
         if item.get(key) is None:
             return f"it has no {key!r}"
-        if isinstance(item[key], str) and not item[key].strip():
+    for key in (*needs, "text"):
+        if isinstance(item.get(key), str) and not item[key].strip():
             return f"its {key} is empty"
     for key in ("words", "phones"):
         spans = item.get(key)

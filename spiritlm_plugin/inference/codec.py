@@ -32,6 +32,8 @@ from spiritlm_plugin.dataio.units import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# Pretrained folders that ship with the package.
+_SHIPPED = Path(__file__).parents[1] / "pretrained"
 # Recordings longer than this show a progress bar.
 _PROGRESS_SECONDS = 300
 
@@ -39,8 +41,9 @@ _PROGRESS_SECONDS = 300
 class SpeechCodec(Pretrained):
     """A speech tokenizer and the vocoder that speaks its units.
 
-    Load one with `from_hparams`: a SpeechBrain pretrained folder, as
-    ``spiritlm-assemble`` writes it of trained parts, or a Hub repository.
+    Load one with `from_hparams`: ``"tinyspeech"``, which ships with the
+    package, a SpeechBrain pretrained folder, as ``spiritlm-assemble`` writes
+    it of trained parts, or a Hub repository.
 
     Arguments
     ---------
@@ -50,10 +53,9 @@ class SpeechCodec(Pretrained):
 
     Example
     -------
-    >>> folder = convert_release(checkpoints, "base", tmp / "my_codec")
-    >>> codec = SpeechCodec.from_hparams(folder)
+    >>> codec = SpeechCodec.from_hparams("tinyspeech")
     >>> units = codec.encode_file(recording)
-    >>> wavs, wav_lens = codec.decode_batch([units], speaker=1)
+    >>> wavs, wav_lens = codec.decode_batch([units], speaker="anna")
     >>> wavs.shape
     torch.Size([1, 37760])
     """
@@ -85,8 +87,8 @@ class SpeechCodec(Pretrained):
         Arguments
         ---------
         source : str or Path
-            A folder, or the name of a Hub repository, which is downloaded
-            whole.
+            A folder; the name of one that ships with the package; or the
+            name of a Hub repository, which is downloaded whole.
         hparams_file : str
             In that folder.
         overrides : dict, optional
@@ -282,13 +284,15 @@ class SpeechCodec(Pretrained):
 
 
 def _local_folder(source: str | Path, hparams_file: str) -> Path:
-    """Return a folder as it is, or the download of a Hub repository."""
+    """Return a folder as it is, the shipped one, or a download of the Hub."""
     folder = Path(source)
     if set("<>") & set(str(source)):
         raise ValueError(
             f"{source}: HyperPyYAML reads <...> in a path as a reference; "
             "rename the folder"
         )
+    if not folder.is_dir() and str(source) in _shipped():
+        folder = _SHIPPED / source
     if folder.is_dir():
         if not (folder / hparams_file).exists():
             raise FileNotFoundError(
@@ -298,11 +302,16 @@ def _local_folder(source: str | Path, hparams_file: str) -> Path:
         return folder.resolve()
     if folder.is_absolute() or str(source).count("/") != 1:
         raise FileNotFoundError(
-            f"no such folder: {source}, and no name of a Hub repository"
+            f"no such folder: {source}, no name of a Hub repository, and none "
+            f"of what ships with the package: {', '.join(_shipped())}"
         )
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(str(source)))
+
+
+def _shipped() -> list[str]:
+    return sorted(path.name for path in _SHIPPED.iterdir())
 
 
 def _unpad(wavs: Tensor, wav_lens: Tensor | None) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -113,6 +114,41 @@ def train_hubert(manifests, teacher, folder, epochs=2, units=UNITS, *options):
         "--lr=0.01",
         *options,
     )
+
+
+def test_what_cannot_be_used_is_named_and_nothing_else_lost(
+    results, manifests, tmp_path
+):
+    folder = shutil.copytree(manifests, tmp_path / "corpus")
+    items = json.loads((folder / "train.json").read_text())
+    first = next(iter(items.values()))
+    wav = (folder / "train_0.wav").read_bytes()
+    (folder / "corrupt.wav").write_bytes(wav[: len(wav) // 2])
+    silence = torch.zeros(round(16000 * first["duration"]))
+    soundfile.write(folder / "silent.wav", silence.numpy(), 16000)
+    bad = {
+        "corrupt": {"wav": "{data_root}/corrupt.wav"},
+        "wordless": {"text": ""},
+        "silent": {"wav": "{data_root}/silent.wav"},
+    }
+    items = {name: first | item for name, item in bad.items()} | items
+    write_manifest(items, folder / "train.json")
+    run(
+        "train_kmeans",
+        f"--manifest_folder={folder}",
+        f"--units={UNITS}",
+        "--frames=200",
+        f"--output_folder={tmp_path / 'mfcc'}",
+    )
+    train_hubert(folder, tmp_path / "mfcc", tmp_path / "hubert")
+    log = (tmp_path / "hubert" / "log.txt").read_text()
+    for name in bad:
+        assert f"train.json: {name} is left out" in log
+    for part in ("mfcc/phonetic", "hubert/hubert"):
+        file = f"{part}/model.safetensors"
+        found = load_file(tmp_path / file)
+        for name, tensor in load_file(results / file).items():
+            assert torch.equal(found[name], tensor), name
 
 
 def test_each_part_makes_units(results, manifests):

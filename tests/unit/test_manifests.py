@@ -111,7 +111,8 @@ def test_a_truncated_recording_is_left_out(tmp_path, good, kind, share):
 @pytest.mark.parametrize(
     "change, needs, message",
     [
-        ({"text": ""}, ["text"], "its text is empty"),
+        ({"text": ""}, [], "its text is empty"),
+        ({"style": ""}, ["style"], "its style is empty"),
         ({"text": " \n"}, ["text"], "its text is empty"),
         ({"text": None}, ["text"], "it has no 'text'"),
         ({}, ["text", "style"], "it has no 'style'"),
@@ -152,7 +153,7 @@ def test_an_entry_that_is_none_is_left_out(tmp_path, good, entry):
 
 
 def test_what_is_not_needed_may_be_absent(tmp_path, good):
-    bare = {"wav": good["wav"], "duration": 0.5, "text": "", "words": None}
+    bare = {"wav": good["wav"], "duration": 0.5, "text": None, "words": None}
     assert list(load(tmp_path, {"bare": bare})) == ["bare"]
 
 
@@ -233,7 +234,7 @@ def test_what_is_known_does_not_depend_on_what_is_needed(
     tmp_path, good, checked
 ):
     entries = make_entries(tmp_path, 2, good)
-    entries["wav/0.wav"]["text"] = ""
+    entries["wav/0.wav"]["text"] = None
     assert len(load(tmp_path, entries, needs=["text"])) == 1
     assert len(load(tmp_path, entries)) == 2
     assert len(load(tmp_path, entries, needs=["text"])) == 1
