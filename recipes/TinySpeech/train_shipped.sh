@@ -29,19 +29,14 @@ python tinyspeech_prepare.py "$corpus" --size full
 
 train_phonetic() {
     local kmeans=(phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml)
-    local hubert=(phonetic/train_hubert.py phonetic/hparams/hubert.yaml)
-    step kmeans_mfcc/phonetic "${kmeans[@]}" "${manifests[@]}"
-    step hubert1/hubert "${hubert[@]}" "${manifests[@]}" \
-        --teacher "$work/kmeans_mfcc/phonetic" --precision bf16
-    step kmeans1/phonetic "${kmeans[@]}" "${manifests[@]}" \
-        --hubert "$work/hubert1/hubert"
-    step hubert2/hubert "${hubert[@]}" "${manifests[@]}" \
-        --teacher "$work/kmeans1/phonetic" --precision bf16
-    step kmeans2/phonetic "${kmeans[@]}" "${manifests[@]}" \
-        --hubert "$work/hubert2/hubert" --units 200
+    step targets/phonetic "${kmeans[@]}" "${manifests[@]}"
+    step hubert/hubert phonetic/train_hubert.py phonetic/hparams/hubert.yaml \
+        "${manifests[@]}" --teacher "$work/targets/phonetic" --precision bf16
+    step kmeans/phonetic "${kmeans[@]}" "${manifests[@]}" \
+        --hubert "$work/hubert/hubert" --units 200
     step phonetic/phonetic \
         phonetic/train_quantizer.py phonetic/hparams/quantizer.yaml \
-        "${manifests[@]}" --teacher "$work/kmeans2/phonetic"
+        "${manifests[@]}" --teacher "$work/kmeans/phonetic"
 }
 
 train_prosody() {

@@ -1,0 +1,161 @@
+"""The parts that ship with the package, on speech that they have not heard."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from spiritlm_plugin import SpeechCodec, SpeechUnits
+from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.metrics.pitch import PitchErrorStats
+from spiritlm_plugin.metrics.resynthesis import unit_agreement
+from spiritlm_plugin.metrics.units import frame_labels, joint_counts, pnmi
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "spiritlm_plugin" / "pretrained" / "tinyspeech"
+VOICES = ["anna", "ben", "cora", "dan", "ella", "finn"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Test utterances of TinySpeech; the seed is not that of the training."""
+    folder = tmp_path_factory.mktemp("tinyspeech")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "recipes" / "TinySpeech"))
+        from tinyspeech_prepare import prepare_tinyspeech
+
+        prepare_tinyspeech(folder, "debug", seed=11, jobs=1)
+        for name in [n for n in sys.modules if n.startswith("tinyspeech")]:
+            patch.delitem(sys.modules, name)
+    items = load_manifest(folder / "test.json")
+    return {name: items[name] for name in list(items)[:24]}
+
+
+@pytest.fixture(scope="module")
+def wavs(corpus):
+    return [read_audio(item["wav"]) for item in corpus.values()]
+
+
+@pytest.fixture(scope="module")
+def expressive():
+    return SpeechCodec.from_hparams("tinyspeech")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return SpeechCodec.from_hparams(
+        "tinyspeech", hparams_file="hyperparams_base.yaml"
+    )
+
+
+@pytest.fixture(scope="module")
+def units(expressive, wavs):
+    return expressive.encode_batch(wavs)
+
+
+def speak(codec, units, corpus):
+    """Resynthesize each item with its own voice."""
+    voices = [item["speaker"] for item in corpus.values()]
+    wavs, lengths = codec.decode_batch(units, speaker=voices)
+    samples = (lengths * wavs.shape[1]).round().long().tolist()
+    return [wav[:n] for wav, n in zip(wavs, samples)]
+
+
+@pytest.fixture(scope="module")
+def spoken(base, expressive, units, corpus):
+    plain = [item.base() for item in units]
+    return {
+        "base": speak(base, plain, corpus),
+        "expressive": speak(expressive, units, corpus),
+    }
+
+
+def contours(codec, wavs):
+    """Return F0, voicing and the frames of each recording."""
+    lengths = torch.tensor([len(wav) for wav in wavs])
+    with torch.inference_mode():
+        return codec.mods.tokenizer.pitch.f0(pad_sequence(wavs, True), lengths)
+
+
+def test_the_folder_is_small_and_says_what_it_is():
+    size = sum(f.stat().st_size for f in FOLDER.rglob("*") if f.is_file())
+    assert size < 40e6
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for word in ("train_shipped.sh", "seed", "Apache-2.0", "WER"):
+        assert word in card
+
+
+def test_both_share_a_tokenizer_and_voices(base, expressive, units, wavs):
+    assert base.speakers == expressive.speakers == VOICES
+    for one, both in zip(base.encode_batch(wavs[:3]), units):
+        assert one.pitch is None
+        assert torch.equal(one.phonetic, both.phonetic)
+
+
+def test_units_carry_phones(units, corpus):
+    labels = [
+        frame_labels(item["phones"], len(stream.phonetic))
+        for item, stream in zip(corpus.values(), units)
+    ]
+    index = {x: i for i, x in enumerate(sorted({x for r in labels for x in r}))}
+    counts = joint_counts(
+        torch.cat([stream.phonetic for stream in units]),
+        torch.tensor([index[x] for row in labels for x in row]),
+        201,
+        len(index),
+    )
+    assert pnmi(counts) > 0.6
+
+
+@pytest.mark.parametrize("name", ["base", "expressive"])
+def test_resynthesis_keeps_units(name, expressive, spoken, units):
+    again = expressive.encode_batch(spoken[name])
+    assert unit_agreement(units, again)["unit_edit_distance"] < 0.5
+
+
+def test_expressive_keeps_the_melody(expressive, spoken, wavs):
+    true = contours(expressive, wavs)
+    errors = {}
+    for name, made in spoken.items():
+        made = [wav[: len(t)] for wav, t in zip(made, wavs)]
+        f0, voiced, frames = contours(expressive, made)
+        n = f0.shape[1]
+        stats = PitchErrorStats()
+        ids = [str(i) for i in range(len(made))]
+        stats.append(ids, f0, voiced, true[0][:, :n], true[1][:, :n], frames)
+        errors[name] = stats.summarize()["f0_frame_error"]
+    assert errors["expressive"] < errors["base"] / 2
+
+
+def test_streams_without_durations_are_spoken(expressive, units):
+    merged = units[0].deduplicate()
+    assert not merged.full_rate
+    wavs, _ = expressive.decode_batch([merged], speaker="ben", seed=0)
+    seconds = wavs.shape[1] / 16000
+    assert 0.5 < seconds / units[0].duration < 2
+
+
+def test_a_style_is_a_choice_of_base(base, units):
+    plain = units[0].base()
+    wavs = [base.decode_batch([plain], global_style=i)[0] for i in range(3)]
+    assert not torch.allclose(wavs[0], wavs[1], atol=1e-3)
+
+
+def test_what_does_not_ship_is_refused_by_name():
+    with pytest.raises(FileNotFoundError, match="ships.*tinyspeech"):
+        SpeechCodec.from_hparams("bigspeech")
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "tinyspeech").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no hyperparams.yaml"):
+        SpeechCodec.from_hparams("tinyspeech")
+
+
+def test_units_of_other_tokenizers_are_refused(expressive):
+    with pytest.raises(ValueError, match="out of range"):
+        expressive.decode_batch([SpeechUnits([450], pitch=[0], style=[0])])
