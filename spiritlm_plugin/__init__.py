@@ -16,19 +16,23 @@ from spiritlm_plugin.registration import register
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Reading": "spiritlm_plugin.dataio.segments",
     "Speech": "spiritlm_plugin.dataio.segments",
     "SpeechCodec": "spiritlm_plugin.inference",
     "SpeechUnits": "spiritlm_plugin.dataio.units",
     "SpiritLM": "spiritlm_plugin.inference",
     "Text": "spiritlm_plugin.dataio.segments",
+    "Transcript": "spiritlm_plugin.dataio.segments",
 }
 
 __all__ = [
+    "Reading",
     "Speech",
     "SpeechCodec",
     "SpeechUnits",
     "SpiritLM",
     "Text",
+    "Transcript",
     "register",
 ]
 

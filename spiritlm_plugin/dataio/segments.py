@@ -1,8 +1,9 @@
 """Typed parts of a prompt: text that is text, and speech.
 
 A prompt is a list of segments, `Text` and `Speech`, or of the tuples
-``("text", ...)`` and ``("speech", ...)``. Only `parse_prompt` reads the
-bracket notation of the paper (``[Text]...[Speech][Hu3]...``); everywhere
+``("text", ...)`` and ``("speech", ...)``; for models that are trained on
+transcribing and reading, also of `Transcript` and `Reading`. Only
+`parse_prompt` reads the bracket notation of the paper (``[Text]...[Speech][Hu3]...``); everywhere
 else brackets in a text are characters like any others.
 """
 
@@ -12,7 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from spiritlm_plugin.dataio.units import SpeechStream, SpeechUnits
 
 _AUDIO_TYPES = (str, os.PathLike, bytes, bytearray, np.ndarray, Tensor)
-_MARKER = re.compile(r"\[(Text|Speech)\]")
+_MARKER = re.compile(r"\[(Text|Speech|ASR|TTS)\]")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Text:
     """
 
     text: str
+    marker: ClassVar[str] = "text"
 
     def __post_init__(self):
         if not isinstance(self.text, str):
@@ -80,6 +82,7 @@ class Speech:
     content: Any
     sample_rate: int = 16000
     wav: Tensor | None = None
+    marker: ClassVar[str] = "speech"
 
     def __post_init__(self):
         if not isinstance(
@@ -130,10 +133,39 @@ class Speech:
         else:
             content = type(self.content).__name__
         spoken = "" if self.wav is None else f", {len(self.wav)} samples"
-        return f"Speech({content}{spoken})"
+        return f"{type(self).__name__}({content}{spoken})"
+
+
+class Transcript(Text):
+    """Text that says what the speech before it says.
+
+    It stands behind ``[ASR]`` instead of ``[Text]``.
+
+    Example
+    -------
+    >>> Transcript("the cat")
+    Transcript(text='the cat')
+    """
+
+    marker: ClassVar[str] = "asr"
+
+
+class Reading(Speech):
+    """Speech that says what the text before it says.
+
+    It stands behind ``[TTS]`` instead of ``[Speech]``.
+
+    Example
+    -------
+    >>> Reading(SpeechUnits([1, 2]))
+    Reading(2 phonetic units)
+    """
+
+    marker: ClassVar[str] = "tts"
 
 
 Segment = Text | Speech
+SEGMENTS = {cls.marker: cls for cls in (Text, Speech, Transcript, Reading)}
 
 
 def as_segment(part: Segment | tuple) -> Segment:
@@ -153,10 +185,8 @@ def as_segment(part: Segment | tuple) -> Segment:
         return part
     if isinstance(part, tuple) and len(part) == 2:
         kind, content = part
-        if kind == "text":
-            return Text(content)
-        if kind == "speech":
-            return Speech(content)
+        if kind in SEGMENTS:
+            return SEGMENTS[kind](content)
     raise TypeError(
         f"not a prompt segment: {part!r:.80}; use Text(...), Speech(...), "
         '("text", ...) or ("speech", ...)'
@@ -246,13 +276,14 @@ def parse_prompt(string: str) -> list[Segment]:
         )
     segments: list[Segment] = []
     for marker, content in zip(parts[::2], parts[1::2]):
-        if marker == "Text":
-            segments.append(Text(content))
+        segment = SEGMENTS[marker.lower()]
+        if issubclass(segment, Text):
+            segments.append(segment(content))
             continue
         stream = SpeechStream.from_string(content)
         if stream.to_string() != content:
             raise ValueError(
-                f"a [Speech] part holds speech tokens alone: {content!r:.80}"
+                f"a [{marker}] part holds speech tokens alone: {content!r:.80}"
             )
-        segments.append(Speech(stream))
+        segments.append(segment(stream))
     return segments

@@ -17,7 +17,7 @@ from typing import Protocol
 import sentencepiece
 from tokenizers import Tokenizer
 
-_SPEECH_TOKEN = re.compile(r"\[(Text|Speech|(Hu|Pi|St)\d+)\]")
+_SPEECH_TOKEN = re.compile(r"\[(Text|Speech|ASR|TTS|(Hu|Pi|St)\d+)\]")
 # As Llama 2's tokenizer was trained; one thread, so that it is deterministic.
 _TRAINING = {
     "model_type": "bpe",

@@ -31,7 +31,14 @@ from spiritlm_plugin.dataio.text_tokenizers import (
 )
 from spiritlm_plugin.dataio.units import Kind, SpeechStream
 
-OUTPUTS = ("text", "speech", "any")
+# Names of the markers, with what each is followed by: is it text?
+_MARKERS = {
+    "text": ("[Text]", True),
+    "speech": ("[Speech]", False),
+    "asr": ("[ASR]", True),
+    "tts": ("[TTS]", False),
+}
+OUTPUTS = (*_MARKERS, "any")
 TEXT_KIND = -1
 CONTROL_KIND = -2
 SPARE_KIND = -3
@@ -40,14 +47,15 @@ _SAVED = "added_tokens.json"
 
 
 class Vocabulary:
-    """Token ids of text, speech units and the two modality markers.
+    """Token ids of text, speech units and the markers in front of them.
 
     Arguments
     ---------
     text : TextTokenizer
         Of the text tokens.
     markers : dict
-        Ids of the markers, ``{"text": id, "speech": id}``.
+        Ids of the markers, ``{"text": id, "speech": id}``; of models that are
+        trained on transcribing and reading also ``"asr"`` and ``"tts"``.
     units : dict
         For each `Kind` the ids of its units, in the order of the units; a
         Base model has no pitch and style.
@@ -119,7 +127,7 @@ class Vocabulary:
         -------
         >>> text = example_text_tokenizer()
         >>> len(Vocabulary.extend(text, phonetic=10)) - len(text)
-        12
+        14
         """
         first = len(text)
         units, end = {}, first + 2
@@ -131,7 +139,8 @@ class Vocabulary:
             if count:
                 units[kind] = range(end, end + count)
                 end += count
-        return cls(text, {"text": first, "speech": first + 1}, units)
+        markers = {"text": first, "speech": first + 1}
+        return cls(text, {**markers, "asr": end, "tts": end + 1}, units)
 
     @classmethod
     def load(cls, folder: str | Path) -> Vocabulary:
@@ -164,8 +173,9 @@ class Vocabulary:
             found = text.token_id(token)
             return added.get(token) if found is None else found
 
-        markers = {"text": token_id("[Text]"), "speech": token_id("[Speech]")}
-        if None in markers.values():
+        markers = {m: token_id(token) for m, (token, _) in _MARKERS.items()}
+        markers = {m: i for m, i in markers.items() if i is not None}
+        if not {"text", "speech"} <= markers.keys():
             raise ValueError(
                 f"the tokenizer in {folder} has no [Text] and [Speech] tokens; "
                 "make a vocabulary from a text tokenizer with "
@@ -195,10 +205,7 @@ class Vocabulary:
 
     def speech_tokens(self) -> dict[str, int]:
         """Return the ids of the markers and of all units by their names."""
-        tokens = {
-            "[Text]": self.markers["text"],
-            "[Speech]": self.markers["speech"],
-        }
+        tokens = {_MARKERS[m][0]: index for m, index in self.markers.items()}
         for kind, ids in self._unit_ids.items():
             for unit, index in enumerate(ids.tolist()):
                 tokens[f"[{_PREFIXES[kind]}{unit}]"] = index
@@ -248,15 +255,17 @@ class Vocabulary:
     ) -> list[int]:
         """Return the ids of a prompt.
 
-        A marker stands before each change of modality, and at the end if the
-        output is to be in the other modality than the last segment.
+        A marker stands before each change of modality or of task, and at the
+        end if the output is of another than the last segment.
 
         Arguments
         ---------
         prompt : sequence of segments
             Speech segments must hold units.
         output : str
-            ``"text"``, ``"speech"`` or ``"any"``, which adds nothing.
+            ``"text"``, ``"speech"``, ``"asr"`` (text, behind ``[ASR]``),
+            ``"tts"`` (speech, behind ``[TTS]``), or ``"any"``, which adds
+            nothing.
 
         Returns
         -------
@@ -265,35 +274,30 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            If the prompt is empty, a unit is out of range, or ``output`` is
-            unknown.
+            If the prompt is empty, a unit is out of range, ``output`` is
+            unknown, or the vocabulary lacks a marker.
         """
         check_output(output)
         ids = list(self.text.prompt_start)
-        segments = as_prompt(prompt)
-        modality = None
-        for is_text, parts in groupby(
-            segments, key=lambda s: isinstance(s, Text)
-        ):
-            modality = "text" if is_text else "speech"
-            ids.append(self.markers[modality])
-            ids.extend(self._encode_parts(is_text, parts))
-        if output not in ("any", modality):
-            ids.append(self.markers[output])
+        marker = None
+        for marker, parts in groupby(as_prompt(prompt), key=_marker):
+            ids.append(self._marker_id(marker))
+            ids.extend(self._encode_parts(marker, parts))
+        if output not in ("any", marker):
+            ids.append(self._marker_id(output))
         return ids
 
     def encode_continuation(
         self, continuation: Sequence[Segment | tuple]
     ) -> tuple[str, list[int]]:
-        """Return the modality a continuation starts in, and its ids.
+        """Return the marker that a continuation starts with, and its ids.
 
         The marker in front of it belongs to the prompt: it is what ``output``
         of `encode` adds. Markers inside the continuation are part of it.
         """
         segments = as_prompt(continuation)
-        modality = "text" if isinstance(segments[0], Text) else "speech"
         ids = self.encode(segments)
-        return modality, ids[len(self.text.prompt_start) + 1 :]
+        return segments[0].marker, ids[len(self.text.prompt_start) + 1 :]
 
     def encode_string(self, prompt: str) -> list[int]:
         """Return the ids of a prompt in the bracket notation.
@@ -308,14 +312,21 @@ class Vocabulary:
         """
         ids = list(self.text.prompt_start)
         for segment in parse_prompt(prompt):
-            is_text = isinstance(segment, Text)
-            ids.append(self.markers["text" if is_text else "speech"])
-            ids.extend(self._encode_parts(is_text, [segment]))
+            ids.append(self._marker_id(segment.marker))
+            ids.extend(self._encode_parts(segment.marker, [segment]))
         return ids
 
-    def _encode_parts(self, is_text: bool, parts) -> list[int]:
-        """Encode adjacent segments of one modality as one."""
-        if is_text:
+    def _marker_id(self, marker: str) -> int:
+        if marker not in self.markers:
+            raise ValueError(
+                f"this vocabulary has no {_MARKERS[marker][0]}; its model was "
+                "not trained on such tasks"
+            )
+        return self.markers[marker]
+
+    def _encode_parts(self, marker: str, parts) -> list[int]:
+        """Encode adjacent segments behind one marker as one."""
+        if _MARKERS[marker][1]:
             return self.encode_text("".join(part.text for part in parts))
         return self.encode_speech(
             SpeechStream.concatenate([part.stream for part in parts])
@@ -359,7 +370,7 @@ class Vocabulary:
         Arguments
         ---------
         output : str
-            ``"text"``, ``"speech"`` or ``"any"``.
+            As of `encode`.
         rows : int
             Rows of the model's embedding; those without a token are never
             allowed.
@@ -387,7 +398,7 @@ class Vocabulary:
         allowed = torch.zeros(rows, dtype=torch.bool)
         if output == "any":
             allowed[: self.size] = self.kinds != SPARE_KIND
-        elif output == "text":
+        elif _MARKERS[output][1]:
             allowed[: self.size] = self.kinds == TEXT_KIND
         else:
             allowed[: self.size] = self.kinds >= 0
@@ -395,8 +406,12 @@ class Vocabulary:
         return allowed
 
 
+def _marker(segment: Segment) -> str:
+    return segment.marker
+
+
 def check_output(output: str) -> None:
-    """Raise ValueError unless ``output`` names an output modality."""
+    """Raise ValueError unless ``output`` names an output."""
     if output not in OUTPUTS:
         raise ValueError(
             f"output must be one of {', '.join(OUTPUTS)}, got {output!r}"

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.segments import Speech, Text
+from spiritlm_plugin.dataio.segments import Speech, Text, Transcript
 from spiritlm_plugin.dataio.text_tokenizers import HubText, SentencePieceText
 from spiritlm_plugin.dataio.units import Kind, SpeechStream, SpeechUnits
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
@@ -219,10 +219,10 @@ def test_extend_puts_the_tokens_behind_the_text(get):
     vocabulary = get("sentencepiece extended")
     first = len(vocabulary.text)
     names = ["[Text]", "[Speech]", *(f"[Hu{i}]" for i in range(6))]
-    names += ["[Pi0]", "[Pi1]", "[Pi2]", "[St0]", "[St1]"]
+    names += ["[Pi0]", "[Pi1]", "[Pi2]", "[St0]", "[St1]", "[ASR]", "[TTS]"]
     ids = vocabulary.speech_tokens()
     assert ids == {name: first + i for i, name in enumerate(names)}
-    assert len(vocabulary) == first + 13
+    assert len(vocabulary) == first + 15
     assert vocabulary.expressive and vocabulary.unit_count(Kind.PITCH) == 3
 
 
@@ -251,7 +251,8 @@ def test_save_and_load(form, get, tmp_path):
 def test_allowed_tokens(vocabulary):
     rows = len(vocabulary) + 7
     names = vocabulary.speech_tokens()
-    markers = {names.pop("[Text]"), names.pop("[Speech]")}
+    markers = {"[Text]", "[Speech]", "[ASR]", "[TTS]"} & names.keys()
+    markers = {names.pop(marker) for marker in markers}
     speech, eos = set(names.values()), vocabulary.eos_id
     text = set(range(len(vocabulary.text))) - speech - markers
 
@@ -266,6 +267,8 @@ def test_allowed_tokens(vocabulary):
     assert allowed("speech", rows, False) == speech
     assert allowed("any", rows) >= text | speech | markers
     assert max(allowed("any", rows)) < len(vocabulary)
+    assert allowed("asr", rows) == text
+    assert allowed("tts", rows) == speech | {eos}
 
 
 def test_ids_without_a_token_are_never_allowed(get):
@@ -321,8 +324,35 @@ def test_units_out_of_range(vocabulary, string, message):
         vocabulary.encode([("speech", stream)])
 
 
+def test_tasks_have_markers_of_their_own(get):
+    vocabulary = get("sentencepiece extended")
+    names = vocabulary.speech_tokens()
+    said = Speech(SpeechUnits([2, 2, 4]))
+    shot = [said, Transcript("a cat"), said]
+    ids = vocabulary.encode(shot, "asr")
+    text = vocabulary.encode_text("a cat")
+    speech = [names["[Speech]"], names["[Hu2]"], names["[Hu4]"]]
+    start = vocabulary.text.prompt_start
+    asr = names["[ASR]"]
+    assert ids == [*start, *speech, asr, *text, *speech, asr]
+    assert vocabulary.encode_string("[Speech][Hu2][Hu4][ASR]a cat") == (
+        vocabulary.encode(shot[:2])
+    )
+    marker, rest = vocabulary.encode_continuation([Transcript("a cat")])
+    assert (marker, rest) == ("asr", text)
+    prompt = [("text", "a cat"), ("tts", said.content)]
+    assert vocabulary.encode(prompt) == [
+        *start, names["[Text]"], *text, names["[TTS]"], *speech[1:]
+    ]  # fmt: skip
+
+
+def test_a_model_without_tasks_says_so(released):
+    with pytest.raises(ValueError, match=r"no \[ASR\]; its model was not"):
+        released.encode([Text("a")], "asr")
+
+
 def test_errors_name_value_and_remedy(vocabulary, tmp_path):
-    with pytest.raises(ValueError, match="text, speech, any, got 'audio'"):
+    with pytest.raises(ValueError, match="asr, tts, any, got 'audio'"):
         vocabulary.encode([Text("a")], "audio")
     with pytest.raises(ValueError, match="got 'audio'"):
         vocabulary.allowed("audio", 9999)
