@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -37,6 +36,8 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.seed import seed_everything
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from spiritlm_plugin.dataio.seeds import derive_seed
 
 _PARTIAL = "PARTIAL_"
 # Buckets of length that batches are made in.
@@ -89,34 +90,6 @@ def _read_seed(file: TextIO, overrides: str) -> int:
         f"{file.name} has no seed; add a line such as `seed: 1986`, or name "
         "a number with --seed"
     )
-
-
-def derive_seed(*names: Any) -> int:
-    """Return a seed of 32 bits that depends on all of the names.
-
-    Example
-    -------
-    >>> derive_seed(1, "a") == derive_seed(1, "a") != derive_seed(1, "b")
-    True
-    """
-    digest = hashlib.blake2b(repr(names).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
-
-
-def item_generator(*names: Any) -> torch.Generator:
-    """Return a generator for the randomness of one item of the data.
-
-    What it draws depends on nothing but the names, such as seed, epoch and
-    id: not on the order of the items, nor on the number of workers.
-
-    Example
-    -------
-    >>> draws = [torch.rand(1, generator=item_generator(1, 2, "utterance"))
-    ...          for _ in range(2)]
-    >>> bool(draws[0] == draws[1])
-    True
-    """
-    return torch.Generator().manual_seed(derive_seed(*names))
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -63,7 +63,12 @@ class LanguageModel(nn.Module):
         """Where the weights are."""
         return self.model.device
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Return next-token logits.
 
         Arguments
@@ -72,13 +77,22 @@ class LanguageModel(nn.Module):
             Token ids, shape (batch, tokens).
         mask : Tensor, optional
             True where there is a token, shape (batch, tokens).
+        positions : Tensor, optional
+            Of each token in its document, where a row holds several: without
+            a mask, attention stays inside them. Shape (batch, tokens).
 
         Returns
         -------
         Tensor
             Shape (batch, tokens, rows).
         """
-        return self.model(input_ids=ids, attention_mask=mask).logits
+        # With a cache transformers would not look for documents.
+        return self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+        ).logits
 
     def log_likelihood(
         self, contexts: list[list[int]], continuations: list[list[int]]

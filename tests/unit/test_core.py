@@ -29,12 +29,11 @@ from spiritlm_plugin.core import (
     AtomicCheckpointer,
     RunningMeans,
     TrainingBrain,
-    derive_seed,
-    item_generator,
     load_recipe,
     train,
     unwrap,
 )
+from spiritlm_plugin.dataio.seeds import derive_seed, item_generator
 
 HPARAMS = """
 seed: 5

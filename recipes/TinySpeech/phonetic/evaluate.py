@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from speechbrain.augment.augmenter import Augmenter
 from tqdm import tqdm
 
-from spiritlm_plugin.core import derive_seed, load_recipe
+from spiritlm_plugin.core import load_recipe
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.seeds import derive_seed
 from spiritlm_plugin.dataio.units import PHONETIC_RATE
 from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.metrics.units import (

@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from spiritlm_plugin.core import (
     TrainingBrain,
-    item_generator,
     load_recipe,
     train,
     unwrap,
 )
 from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.seeds import item_generator
 from spiritlm_plugin.dataio.units import PHONETIC_HOP, SAMPLE_RATE
 from spiritlm_plugin.teacher import teacher_units
 

@@ -23,13 +23,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from spiritlm_plugin.core import (
     TrainingBrain,
-    item_generator,
     load_recipe,
     train,
     unwrap,
 )
 from spiritlm_plugin.dataio.corpus import fingerprint, load_corpus
 from spiritlm_plugin.dataio.cropping import draw_start, read_piece
+from spiritlm_plugin.dataio.seeds import item_generator
 from spiritlm_plugin.dataio.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.integrations.parts import (
     load_tokenizer,

@@ -1,0 +1,371 @@
+"""The stream of pretraining: documents of several sources, mixed and packed.
+
+The stream is a sequence of chunks. A chunk is made of the seed and its number
+alone, so that processes and workers need not talk to each other, and a run
+that goes on, on as many processes as there are then, reads on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from speechbrain.dataio.dataloader import LoopedLoader
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import main_process_only
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from spiritlm_plugin.dataio.interleaving import (
+    FORMS,
+    DocumentError,
+    DocumentMaker,
+    Utterance,
+)
+from spiritlm_plugin.dataio.packing import pack
+from spiritlm_plugin.dataio.seeds import derive_seed
+from spiritlm_plugin.dataio.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+# Documents that the mean length of a source is measured on.
+_SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class Source:
+    """Utterances or texts, and what documents are made of them.
+
+    Arguments
+    ---------
+    rows : datasets.Dataset or sequence of dict
+        Of a tokenized corpus, or texts, ``{"text": ...}``.
+    form : str
+        As of `DocumentMaker`.
+    share : float
+        Of the tokens of the stream, relative to the other sources.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    form: str
+    share: float = 1.0
+
+    def __post_init__(self):
+        if self.form not in FORMS:
+            raise ValueError(
+                f"no such form of documents: {self.form!r}; there are "
+                f"{', '.join(FORMS)}"
+            )
+        if not self.share > 0:
+            raise ValueError(f"a share must be positive, got {self.share}")
+        if not len(self.rows):
+            raise ValueError(f"the source of {self.form!r} has no rows")
+
+
+class Mixture:
+    """Chunks of packed rows.
+
+    Each source gives a chunk as many documents as its share asks for, taken
+    in a random order that is new in each epoch of the source.
+
+    Arguments
+    ---------
+    sources : dict of str to Source
+        By names, which the random numbers depend on.
+    vocabulary : Vocabulary
+        Of the model.
+    documents : DocumentMaker
+        Makes documents of utterances.
+    size : int
+        Tokens of a row.
+    seed : int
+        Of all that is random.
+    chunk_rows : int
+        Rows of a chunk, roughly. The last row of a chunk may stay half empty:
+        the more rows, the less of them is padding.
+
+    Example
+    -------
+    >>> text = example_text_tokenizer()
+    >>> source = Source([{"text": "the cat sat"}] * 100, "text")
+    >>> mixture = Mixture(
+    ...     {"text": source}, Vocabulary.extend(text, phonetic=4),
+    ...     DocumentMaker(), size=64, seed=1, chunk_rows=4,
+    ... )
+    >>> ids, positions = mixture.chunk(0)
+    >>> ids.shape[1], bool((mixture.chunk(0)[0] == ids).all())
+    (64, True)
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        vocabulary: Vocabulary,
+        documents: DocumentMaker,
+        size: int,
+        seed: int,
+        chunk_rows: int = 128,
+    ):
+        if not sources:
+            raise ValueError("a mixture needs a source")
+        self.sources = dict(sources)
+        self.vocabulary = vocabulary
+        self.documents = documents
+        self.size = size
+        self.seed = seed
+        self._order = lru_cache(2 * len(sources))(self._shuffle)
+        total = sum(source.share for source in self.sources.values())
+        self.counts = {}
+        for name, source in self.sources.items():
+            tokens = chunk_rows * size * source.share / total
+            self.counts[name] = max(round(tokens / self.mean_length(name)), 1)
+
+    def __getstate__(self):
+        """Leave out what other processes make themselves."""
+        return {k: v for k, v in self.__dict__.items() if k != "_order"}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._order = lru_cache(2 * len(self.sources))(self._shuffle)
+
+    def mean_length(self, name: str) -> float:
+        """Return the mean number of tokens of a source's documents.
+
+        Raises
+        ------
+        ValueError
+            If no document can be made of the first utterances.
+        """
+        lengths = []
+        for index in range(min(_SAMPLE, len(self.sources[name].rows))):
+            ids = self._document(name, index)
+            lengths += [] if ids is None else [len(ids)]
+        if not lengths:
+            raise ValueError(
+                f"no document can be made of the source {name!r}: see what "
+                "the log says of its utterances"
+            )
+        return float(np.mean(lengths))
+
+    def chunk(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return a chunk.
+
+        Returns
+        -------
+        ids, positions : Tensor
+            As of `pack`, int32, shape (rows, size).
+        """
+        documents = []
+        for name, wanted in self.counts.items():
+            first = number * wanted
+            made = (self._document(name, first + i) for i in range(wanted))
+            documents += [ids for ids in made if ids is not None]
+        generator = np.random.default_rng(derive_seed(self.seed, number))
+        packed = pack(documents, self.size, self.vocabulary.eos_id, generator)
+        return tuple(map(torch.from_numpy, packed))
+
+    def _document(self, name: str, index: int) -> np.ndarray | None:
+        """Return the ids of the document at a place in a source's order."""
+        source = self.sources[name]
+        epoch, place = divmod(index, len(source.rows))
+        row = source.rows[int(self._order(name, epoch)[place])]
+        random = Random(derive_seed(self.seed, name, index))
+        try:
+            utterance = Utterance.from_row(row, self.vocabulary.expressive)
+            segments = self.documents(source.form, utterance, random)
+            ids = self.vocabulary.encode(segments)
+        except (DocumentError, ValueError) as error:
+            if epoch == 0:
+                label = row.get("utterance") or row.get("text")
+                logger.warning("%s (%s) is left out: %s", label, name, error)
+            return None
+        return np.array([*ids, self.vocabulary.eos_id], np.int32)
+
+    def _shuffle(self, name: str, epoch: int) -> np.ndarray:
+        seed = derive_seed(self.seed, name, epoch, "order")
+        rows = len(self.sources[name].rows)
+        return np.random.default_rng(seed).permutation(rows)
+
+
+@dataclass
+class PackedBatch:
+    """Rows that go through the model at a time.
+
+    Arguments
+    ---------
+    ids, positions : Tensor
+        As of `pack`, int64, shape (rows, size).
+    step_targets : int
+        Tokens that are predicted in the whole step, by all processes and all
+        its batches.
+    end : tuple of int
+        Chunk and row that the stream goes on with after the step.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    step_targets: int
+    end: tuple[int, int]
+
+    def to(self, device) -> PackedBatch:
+        """Return the batch on a device."""
+        ids, positions = (
+            x.to(device, non_blocking=True) for x in (self.ids, self.positions)
+        )
+        return PackedBatch(ids, positions, self.step_targets, self.end)
+
+
+class _Chunks:
+    """A mixture as a dataset."""
+
+    def __init__(self, mixture: Mixture):
+        self.mixture = mixture
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        return self.mixture.chunk(number)
+
+
+@register_checkpoint_hooks
+class PackedLoader(LoopedLoader):
+    """The share of a process in the stream, in epochs of so many steps.
+
+    A step takes ``step_rows`` rows of the stream, whatever the number of
+    processes: the first batch of the first process, that of the second, and
+    so on, then their second batches.
+
+    Arguments
+    ---------
+    mixture : Mixture
+        The stream.
+    step_rows : int
+        Rows of an optimizer step.
+    steps : int
+        Optimizer steps of an epoch.
+    accumulation : int
+        Batches of a step, on each process.
+    workers : int
+        Processes that make chunks.
+    rank, world_size : int
+        This process, and how many there are.
+
+    Raises
+    ------
+    ValueError
+        If the rows of a step cannot be shared out evenly.
+
+    Example
+    -------
+    >>> text = example_text_tokenizer()
+    >>> source = Source([{"text": "the cat sat"}] * 100, "text")
+    >>> mixture = Mixture(
+    ...     {"text": source}, Vocabulary.extend(text, phonetic=4),
+    ...     DocumentMaker(), size=64, seed=1, chunk_rows=4,
+    ... )
+    >>> batches = list(PackedLoader(mixture, step_rows=6, steps=3))
+    >>> len(batches), batches[0].ids.shape, batches[2].end
+    (3, torch.Size([6, 64]), (3, 3))
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        step_rows: int,
+        steps: int,
+        accumulation: int = 1,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        batches = accumulation * world_size
+        if step_rows % batches:
+            raise ValueError(
+                f"{step_rows} rows a step cannot be shared by {world_size} "
+                f"processes in {accumulation} batches each; choose a multiple "
+                f"of {batches}"
+            )
+        super().__init__(None, steps * accumulation)
+        self.mixture = mixture
+        self.step_rows = step_rows
+        self.batch_rows = step_rows // batches
+        self.accumulation = accumulation
+        self.workers = workers
+        self.rank = rank
+        self.world_size = world_size
+        self.end = (0, 0)
+
+    def __iter__(self):
+        """Go on with the stream."""
+        if self.iterator is None:
+            self.iterator = self._batches()
+        return self
+
+    def __next__(self) -> PackedBatch:
+        """Return this process's next batch."""
+        batch = super().__next__()
+        self.end = batch.end
+        return batch
+
+    @mark_as_saver
+    @main_process_only
+    def save(self, path):
+        """Save where in the stream and in the epoch the loader is."""
+        state = {"step": self.step, "total_steps": self.total_steps}
+        text = json.dumps(state | {"end": self.end})
+        Path(path).write_text(text, encoding="utf-8")
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch=True):
+        """Go on where a saved loader was."""
+        state = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.step, self.total_steps = state["step"], state["total_steps"]
+        self.end = tuple(state["end"])
+        self.iterator = None
+
+    def _batches(self) -> Iterator[PackedBatch]:
+        """Yield this process's batches, from ``end`` on."""
+        number, offset = self.end
+        chunks = iter(
+            DataLoader(
+                _Chunks(self.mixture),
+                batch_size=None,
+                sampler=count(number),
+                num_workers=self.workers,
+            )
+        )
+        chunk = next(chunks)
+        while True:
+            parts, missing = [], self.step_rows
+            while missing:
+                if offset == len(chunk[0]):
+                    chunk, number, offset = next(chunks), number + 1, 0
+                taken = [x[offset : offset + missing] for x in chunk]
+                parts.append(taken)
+                offset += len(taken[0])
+                missing -= len(taken[0])
+            ids, positions = map(torch.cat, zip(*parts))
+            yield from self._shares(ids, positions, (number, offset))
+
+    def _shares(
+        self, ids: Tensor, positions: Tensor, end: tuple[int, int]
+    ) -> Iterator[PackedBatch]:
+        """Yield this process's batches of a step."""
+        targets = int((positions[:, 1:] > 0).sum())
+        for turn in range(self.accumulation):
+            first = (turn * self.world_size + self.rank) * self.batch_rows
+            rows = slice(first, first + self.batch_rows)
+            yield PackedBatch(
+                ids[rows].long(), positions[rows].long(), targets, end
+            )

@@ -1,0 +1,207 @@
+"""Tests of ``spiritlm_plugin.dataio.interleaving``."""
+
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiritlm_plugin.dataio.interleaving import (
+    FORMS,
+    DocumentError,
+    DocumentMaker,
+    Utterance,
+    draw_spans,
+    interleave,
+)
+from spiritlm_plugin.dataio.segments import Reading, Speech, Text, Transcript
+from spiritlm_plugin.dataio.units import Kind, SpeechUnits
+
+RANGES = st.tuples(st.integers(1, 9), st.integers(0, 9)).map(
+    lambda pair: (pair[0], sum(pair))
+)
+
+
+def make_utterance(count, seconds_a_word=0.4, expressive=True):
+    """Return an utterance in which all phonetic units are different."""
+    seconds = count * seconds_a_word
+    frames = round(25 * seconds)
+    streams = [torch.arange(frames)]
+    if expressive:
+        streams += [torch.arange(frames // 2), torch.arange(int(seconds) + 1)]
+    words = [f"w{i}" for i in range(count)]
+    times = [
+        (i * seconds_a_word, (i + 0.9) * seconds_a_word) for i in range(count)
+    ]
+    return Utterance(SpeechUnits(*streams), " ".join(words), words, times)
+
+
+@given(st.integers(0, 200), RANGES, RANGES, st.integers())
+def test_spans_take_turns_and_leave_no_word_out(words, text, speech, seed):
+    spans = draw_spans(words, text, speech, Random(seed))
+    assert [s[1] for s in spans] == [0, *(s[2] for s in spans)][: len(spans)]
+    assert not words or spans[-1][2] == words
+    kinds = [is_text for is_text, _, _ in spans]
+    assert all(one != other for one, other in zip(kinds, kinds[1:]))
+    for is_text, first, end in spans:
+        fewest, most = text if is_text else speech
+        assert end - first <= most
+        assert end == words or end - first >= fewest
+
+
+def test_both_modalities_come_first_and_all_lengths_come():
+    spans = [draw_spans(99, (2, 4), (5, 6), Random(i)) for i in range(200)]
+    assert 60 < sum(first[0] for first, *_ in spans) < 140
+    for is_text, wanted in ((True, {2, 3, 4}), (False, {5, 6})):
+        inner = [s for one in spans for s in one[:-1] if s[0] == is_text]
+        assert {end - first for _, first, end in inner} == wanted
+
+
+@given(st.integers(1, 40), st.booleans(), st.integers())
+def test_each_word_comes_once_in_its_place(count, expressive, seed):
+    utterance = make_utterance(count, expressive=expressive)
+    spans = draw_spans(count, (1, 4), (1, 4), Random(seed))
+    segments = interleave(utterance, spans)
+    assert len(segments) == len(spans)
+    for segment, (is_text, first, end) in zip(segments, spans):
+        if is_text:
+            assert segment == Text(" ".join(utterance.words[first:end]))
+            continue
+        # Words are parted in the middle of the tenth that is silent.
+        low = 0 if first == 0 else 0.4 * first - 0.02
+        high = 9e9 if end == count else 0.4 * end - 0.02
+        stream = segment.stream
+        units = stream.values[stream.kinds == int(Kind.PHONETIC)]
+        expected = [i for i in range(10 * count) if low <= i / 25 < high]
+        assert units.tolist() == expected
+        assert bool(stream.count(Kind.PITCH)) is expressive
+        assert bool(stream.count(Kind.STYLE)) is expressive
+
+
+def test_units_are_deduplicated_inside_a_span_and_not_across():
+    units = SpeechUnits([5] * 20 + [6] * 10 + [5] * 20)
+    utterance = Utterance(units, "a b", ["a", "b"], [(0, 0.6), (0.6, 2)])
+    one = interleave(utterance, [(False, 0, 2)])
+    assert one[0].stream.to_string() == "[Hu5][Hu6][Hu5]"
+    two = interleave(utterance, [(False, 0, 1), (True, 1, 2)])
+    assert two[0].stream.to_string() == "[Hu5]"
+    assert two[1] == Text("b")
+
+
+def test_a_word_too_short_for_a_unit_is_text():
+    units = SpeechUnits(range(50))
+    times = [(0.1, 0.401), (0.401, 0.415), (0.415, 1.9)]
+    utterance = Utterance(units, "so a cat", ["so", "a", "cat"], times)
+    spans = [(False, 0, 1), (False, 1, 2), (False, 2, 3)]
+    kinds = [type(s) for s in interleave(utterance, spans)]
+    assert kinds == [Speech, Text, Speech]
+
+
+def test_forms():
+    make = DocumentMaker()
+    utterance = make_utterance(3)
+    spoken, text = Speech(utterance.units), "w0 w1 w2"
+    expected = {
+        "text": [Text(text)],
+        "speech": [spoken],
+        "asr": [spoken, Transcript(text)],
+        "tts": [Text(text), Reading(utterance.units)],
+        "words": [Text("w0"), Speech, Text("w1"), Speech, Text("w2"), Speech],
+    }
+    for form, segments in expected.items():
+        made = make(form, utterance, Random(0))
+        assert len(made) == len(segments)
+        for one, other in zip(made, segments):
+            if isinstance(other, Text):
+                assert one == other and type(one) is type(other)
+            elif isinstance(other, Speech):
+                assert type(one) is type(other)
+                assert one.stream == other.stream
+            else:
+                assert type(one) is other
+    assert {*expected, "interleaved"} == {*FORMS}
+
+
+def test_interleaving_is_new_each_time_and_the_same_for_a_seed():
+    make = DocumentMaker((2, 5), (2, 5))
+    utterance = make_utterance(20)
+
+    def draw(seed):
+        return [
+            s.text if isinstance(s, Text) else s.stream.to_string()
+            for s in make("interleaved", utterance, Random(seed))
+        ]
+
+    assert len({tuple(draw(seed)) for seed in range(20)}) > 15
+    assert draw(3) == draw(3)
+
+
+def change(**arguments):
+    utterance = make_utterance(3)
+    fields = ("units", "text", "words", "times")
+    own = {name: getattr(utterance, name) for name in fields}
+    return Utterance(**own | arguments)
+
+
+@pytest.mark.parametrize(
+    "form, utterance, message",
+    [
+        ("interleaved", change(words=[], times=[]), "no words with times"),
+        ("words", change(words=[], times=[]), "no words with times"),
+        (
+            "interleaved",
+            change(times=[(0, 0.3), (0.8, 1.1), (0.4, 0.7)]),
+            "not in the order",
+        ),
+        (
+            "interleaved",
+            change(times=[(0, 0.3), (0.7, 0.4), (0.8, 1.1)]),
+            "not in the order",
+        ),
+        (
+            "interleaved",
+            change(times=[(-1, -0.5), (0.4, 0.7), (0.8, 1.1)]),
+            "not in the order",
+        ),
+        (
+            "interleaved",
+            change(times=[(0, 0.3), (0.4, 0.7), (0.8, 1.6)]),
+            "end at 1.60 s and its speech at 1.20 s",
+        ),
+        ("interleaved", change(units=None), "no speech units"),
+        ("speech", change(units=SpeechUnits([])), "no speech units"),
+        ("asr", change(text=None), "no text"),
+        ("tts", change(text="  "), "no text"),
+        ("text", change(text=""), "no text"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(form, utterance, message):
+    with pytest.raises(DocumentError, match=message):
+        DocumentMaker()(form, utterance, Random(0))
+
+
+def test_rows_of_corpora():
+    row = {
+        "phonetic_units": torch.arange(30),
+        "pitch_units": torch.arange(15),
+        "style_units": torch.arange(2),
+        "text": "a cat",
+        "words": [
+            {"word": "a", "start": 0.0, "end": 0.5},
+            {"word": "cat", "start": 0.5, "end": 1.2},
+        ],
+    }
+    utterance = Utterance.from_row(row)
+    assert not utterance.units.expressive
+    assert utterance.boundaries() == [0.0, 0.5, None]
+    assert Utterance.from_row(row, expressive=True).units.expressive
+    assert Utterance.from_row({"text": "a"}).units is None
+    with pytest.raises(DocumentError, match="no pitch or style"):
+        Utterance.from_row(row | {"style_units": None}, expressive=True)
+
+
+@pytest.mark.parametrize("words", [(0, 3), (4, 2), (3,)])
+def test_spans_that_cannot_be_are_refused(words):
+    with pytest.raises(ValueError, match="fewest and the most"):
+        DocumentMaker(speech_words=words)
