@@ -135,6 +135,7 @@ def torchrun(tmp_path):
             check=check,
             cwd=tmp_path,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            timeout=600,
         )
 
     return run

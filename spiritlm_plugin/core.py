@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -120,9 +121,9 @@ class AtomicCheckpointer(Checkpointer):
         """Save a checkpoint; see `Checkpointer.save_checkpoint`."""
         if if_main_process():
             self._remove_partial()
-        partial = super().save_checkpoint(*args, **kwargs)
+        saved = super().save_checkpoint(*args, **kwargs)
         # All wait: who looked for checkpoints now would miss this one.
-        return run_on_main(self._complete, args=[partial])
+        return run_on_main(self._complete, args=[saved])
 
     def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
         """Save a checkpoint; see `Checkpointer.save_and_keep_only`."""
@@ -131,14 +132,14 @@ class AtomicCheckpointer(Checkpointer):
             *args, importance_keys=list(importance_keys), **kwargs
         )
 
-    def _complete(self, partial: Checkpoint) -> Checkpoint:
-        path = partial.path.with_name(partial.path.name[len(_PARTIAL) :])
-        os.replace(partial.path, path)
+    def _complete(self, saved: Checkpoint) -> Checkpoint:
+        path = saved.path.with_name(saved.path.name[len(_PARTIAL) :])
+        os.replace(saved.path, path)
         files = {
             name: path / Path(file).name
-            for name, file in partial.paramfiles.items()
+            for name, file in saved.paramfiles.items()
         }
-        return partial._replace(path=path, paramfiles=files)
+        return saved._replace(path=path, paramfiles=files)
 
     def _new_checkpoint_dirpath(self):
         path = super()._new_checkpoint_dirpath()
@@ -149,9 +150,9 @@ class AtomicCheckpointer(Checkpointer):
             shutil.rmtree(path)
 
 
-@register_checkpoint_hooks
+@partial(register_checkpoint_hooks, save_on_main_only=False)
 class RunningMeans:
-    """Means of named figures, saved with a checkpoint.
+    """Means of named figures, over all processes, saved with a checkpoint.
 
     Example
     -------
@@ -177,16 +178,33 @@ class RunningMeans:
             pair[1] += weight
 
     def read(self) -> dict[str, float]:
-        """Return the means."""
-        return {n: s / w for n, (s, w) in self._sums.items() if w}
+        """Return the means; all processes call it together."""
+        return {n: s / w for n, (s, w) in self._gather().items() if w}
+
+    def _gather(self) -> dict[str, list[float]]:
+        """Return the sums over all processes."""
+        if not dist.is_initialized():
+            return self._sums
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self._sums)
+        total: dict[str, list[float]] = {}
+        for name, pair in (item for part in parts for item in part.items()):
+            sums = total.setdefault(name, [0.0, 0.0])
+            for i, value in enumerate(pair):
+                sums[i] += value
+        return total
 
     @mark_as_saver
     def _save(self, path):
-        Path(path).write_text(json.dumps(self._sums), encoding="utf-8")
+        total = self._gather()
+        if if_main_process():
+            Path(path).write_text(json.dumps(total), encoding="utf-8")
 
     @mark_as_loader
     def _load(self, path, end_of_epoch):
-        self._sums = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.clear()
+        if if_main_process():
+            self._sums = json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 class TrainingBrain(sb.Brain):

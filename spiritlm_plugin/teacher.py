@@ -14,7 +14,7 @@ from speechbrain.utils.distributed import ddp_barrier
 
 from spiritlm_plugin.dataio.audio import WINDOW_SECONDS
 from spiritlm_plugin.dataio.corpus import (
-    fingerprint,
+    fingerprints,
     load_corpus,
     tokenize_corpus,
 )
@@ -92,8 +92,8 @@ def teacher_units(
             f"no utterance of {split}.json is between "
             f"{hparams['shortest_seconds']} and {WINDOW_SECONDS} s long"
         )
-    part = {"phonetic": fingerprint(hparams["teacher"])}
     tokenizer = load_tokenizer(hparams["teacher"]).to(brain.device)
+    part = fingerprints(tokenizer)
     with torch.inference_mode():
         tokenize_corpus(
             items,

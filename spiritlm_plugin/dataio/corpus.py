@@ -16,8 +16,9 @@ from typing import Any
 
 import datasets
 import pyarrow
+import torch
 from datasets import List, Value
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -36,33 +37,35 @@ class CorpusError(ValueError):
     """A tokenized corpus that cannot be used."""
 
 
-def fingerprint(folder: str | Path) -> str:
-    """Return what tells a trained part from all others.
+def fingerprints(tokenizer: nn.Module) -> dict[str, str]:
+    """Return what tells a tokenizer's parts from all others.
 
     Arguments
     ---------
-    folder : str or Path
-        Of the part; all files in it count.
+    tokenizer : SpeechTokenizer
+        Ready for inference.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
+    Returns
+    -------
+    dict of str to str
+        For each stream, of its weights.
 
     Example
     -------
-    >>> _ = (tmp / "config.json").write_text("{}")
-    >>> fingerprint(tmp) == fingerprint(tmp)
-    True
+    >>> codec = SpeechCodec.from_hparams("tinyspeech")
+    >>> list(fingerprints(codec.mods.tokenizer))
+    ['phonetic', 'pitch', 'style']
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder of a trained part: {folder}")
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{path.name} {content}\n".encode())
+    parts = {name: getattr(tokenizer, name) for name in STREAMS}
+    return {n: _digest(part) for n, part in parts.items() if part is not None}
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256(type(module).__name__.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        content = tensor.detach().cpu().contiguous().flatten()
+        digest.update(content.view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 
 
@@ -95,7 +98,7 @@ def tokenize_corpus(
         Waveforms at 16 kHz to units, such as a `SpeechTokenizer`. It is
         called once for each batch.
     parts : dict of str to str
-        `fingerprint` of each part of the tokenizer, by name.
+        `fingerprints` of the tokenizer.
     shard_seconds, batch_seconds : float
         Audio in a shard, and at a time in memory.
     workers : int
@@ -161,7 +164,8 @@ def load_corpus(
     folder : str or Path
         As given to `tokenize_corpus`.
     parts : dict of str to str, optional
-        `fingerprint` of each part that the units must come from, by name.
+        `fingerprints` of the tokenizer that the units must come from, or some
+        of them.
 
     Returns
     -------

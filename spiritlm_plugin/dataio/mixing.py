@@ -7,27 +7,16 @@ that goes on, on as many processes as there are then, reads on where it was.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from speechbrain.dataio.dataloader import LoopedLoader
-from speechbrain.utils.checkpoints import (
-    mark_as_loader,
-    mark_as_saver,
-    register_checkpoint_hooks,
-)
-from speechbrain.utils.distributed import main_process_only
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from spiritlm_plugin.dataio.interleaving import (
     FORMS,
@@ -198,174 +187,3 @@ class Mixture:
         seed = derive_seed(self.seed, name, epoch, "order")
         rows = len(self.sources[name].rows)
         return np.random.default_rng(seed).permutation(rows)
-
-
-@dataclass
-class PackedBatch:
-    """Rows that go through the model at a time.
-
-    Arguments
-    ---------
-    ids, positions : Tensor
-        As of `pack`, int64, shape (rows, size).
-    step_targets : int
-        Tokens that are predicted in the whole step, by all processes and all
-        its batches.
-    end : tuple of int
-        Chunk and row that the stream goes on with after the step.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    step_targets: int
-    end: tuple[int, int]
-
-    def to(self, device) -> PackedBatch:
-        """Return the batch on a device."""
-        ids, positions = (
-            x.to(device, non_blocking=True) for x in (self.ids, self.positions)
-        )
-        return PackedBatch(ids, positions, self.step_targets, self.end)
-
-
-class _Chunks:
-    """A mixture as a dataset."""
-
-    def __init__(self, mixture: Mixture):
-        self.mixture = mixture
-
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        return self.mixture.chunk(number)
-
-
-@register_checkpoint_hooks
-class PackedLoader(LoopedLoader):
-    """The share of a process in the stream, in epochs of so many steps.
-
-    A step takes ``step_rows`` rows of the stream, whatever the number of
-    processes: the first batch of the first process, that of the second, and
-    so on, then their second batches.
-
-    Arguments
-    ---------
-    mixture : Mixture
-        The stream.
-    step_rows : int
-        Rows of an optimizer step.
-    steps : int
-        Optimizer steps of an epoch.
-    accumulation : int
-        Batches of a step, on each process.
-    workers : int
-        Processes that make chunks.
-    rank, world_size : int
-        This process, and how many there are.
-
-    Raises
-    ------
-    ValueError
-        If the rows of a step cannot be shared out evenly.
-
-    Example
-    -------
-    >>> text = example_text_tokenizer()
-    >>> source = Source([{"text": "the cat sat"}] * 100, "text")
-    >>> mixture = Mixture(
-    ...     {"text": source}, Vocabulary.extend(text, phonetic=4),
-    ...     DocumentMaker(), size=64, seed=1, chunk_rows=4,
-    ... )
-    >>> batches = list(PackedLoader(mixture, step_rows=6, steps=3))
-    >>> len(batches), batches[0].ids.shape, batches[2].end
-    (3, torch.Size([6, 64]), (3, 3))
-    """
-
-    def __init__(
-        self,
-        mixture: Mixture,
-        step_rows: int,
-        steps: int,
-        accumulation: int = 1,
-        workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        batches = accumulation * world_size
-        if step_rows % batches:
-            raise ValueError(
-                f"{step_rows} rows a step cannot be shared by {world_size} "
-                f"processes in {accumulation} batches each; choose a multiple "
-                f"of {batches}"
-            )
-        super().__init__(None, steps * accumulation)
-        self.mixture = mixture
-        self.step_rows = step_rows
-        self.batch_rows = step_rows // batches
-        self.accumulation = accumulation
-        self.workers = workers
-        self.rank = rank
-        self.world_size = world_size
-        self.end = (0, 0)
-
-    def __iter__(self):
-        """Go on with the stream."""
-        if self.iterator is None:
-            self.iterator = self._batches()
-        return self
-
-    def __next__(self) -> PackedBatch:
-        """Return this process's next batch."""
-        batch = super().__next__()
-        self.end = batch.end
-        return batch
-
-    @mark_as_saver
-    @main_process_only
-    def save(self, path):
-        """Save where in the stream and in the epoch the loader is."""
-        state = {"step": self.step, "total_steps": self.total_steps}
-        text = json.dumps(state | {"end": self.end})
-        Path(path).write_text(text, encoding="utf-8")
-
-    @mark_as_loader
-    def load(self, path, end_of_epoch=True):
-        """Go on where a saved loader was."""
-        state = json.loads(Path(path).read_text(encoding="utf-8"))
-        self.step, self.total_steps = state["step"], state["total_steps"]
-        self.end = tuple(state["end"])
-        self.iterator = None
-
-    def _batches(self) -> Iterator[PackedBatch]:
-        """Yield this process's batches, from ``end`` on."""
-        number, offset = self.end
-        chunks = iter(
-            DataLoader(
-                _Chunks(self.mixture),
-                batch_size=None,
-                sampler=count(number),
-                num_workers=self.workers,
-            )
-        )
-        chunk = next(chunks)
-        while True:
-            parts, missing = [], self.step_rows
-            while missing:
-                if offset == len(chunk[0]):
-                    chunk, number, offset = next(chunks), number + 1, 0
-                taken = [x[offset : offset + missing] for x in chunk]
-                parts.append(taken)
-                offset += len(taken[0])
-                missing -= len(taken[0])
-            ids, positions = map(torch.cat, zip(*parts))
-            yield from self._shares(ids, positions, (number, offset))
-
-    def _shares(
-        self, ids: Tensor, positions: Tensor, end: tuple[int, int]
-    ) -> Iterator[PackedBatch]:
-        """Yield this process's batches of a step."""
-        targets = int((positions[:, 1:] > 0).sum())
-        for turn in range(self.accumulation):
-            first = (turn * self.world_size + self.rank) * self.batch_rows
-            rows = slice(first, first + self.batch_rows)
-            yield PackedBatch(
-                ids[rows].long(), positions[rows].long(), targets, end
-            )

@@ -204,8 +204,39 @@ class HubText:
         self._tokenizer.save_pretrained(folder)
 
 
+def load_text_tokenizer(source: str | Path) -> TextTokenizer:
+    """Load the text tokenizer of a language model.
+
+    Arguments
+    ---------
+    source : str or Path
+        A folder, or a name on the Hub, with ``tokenizer.model``
+        (SentencePiece) or else ``tokenizer.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it has neither.
+    """
+    from transformers.utils import cached_file
+
+    def find(name):
+        return cached_file(
+            str(source), name, _raise_exceptions_for_missing_entries=False
+        )
+
+    if (model_file := find("tokenizer.model")) is not None:
+        return SentencePieceText(model_file)
+    if find("tokenizer.json") is None:
+        raise FileNotFoundError(
+            f"no tokenizer in {source}: expected tokenizer.model or "
+            "tokenizer.json"
+        )
+    return HubText(source)
+
+
 def train_text_tokenizer(
-    texts: Iterable[str],
+    texts: Iterable[str] | str | Path,
     vocabulary_size: int,
     folder: str | Path | None = None,
 ) -> SentencePieceText:
@@ -218,8 +249,8 @@ def train_text_tokenizer(
 
     Arguments
     ---------
-    texts : iterable of str
-        To learn from.
+    texts : iterable of str, or path
+        To learn from; of a file, each line.
     vocabulary_size : int
         Pieces, the 256 bytes and 3 control pieces among them.
     folder : str or Path, optional
@@ -240,6 +271,8 @@ def train_text_tokenizer(
     >>> tokenizer.decode(tokenizer.encode("the  hat: été"))
     'the  hat: été'
     """
+    if isinstance(texts, (str, Path)):
+        texts = Path(texts).read_text(encoding="utf-8").splitlines()
     texts = list(texts)
     if not any(texts):
         raise ValueError("cannot train a text tokenizer: there are no texts")

@@ -25,9 +25,8 @@ from spiritlm_plugin.dataio.segments import (
     parse_prompt,
 )
 from spiritlm_plugin.dataio.text_tokenizers import (
-    HubText,
-    SentencePieceText,
     TextTokenizer,
+    load_text_tokenizer,
 )
 from spiritlm_plugin.dataio.units import Kind, SpeechStream
 
@@ -158,15 +157,7 @@ class Vocabulary:
             If it has no speech tokens.
         """
         folder = Path(folder)
-        if (folder / "tokenizer.model").exists():
-            text = SentencePieceText(folder / "tokenizer.model")
-        elif (folder / "tokenizer.json").exists():
-            text = HubText(folder)
-        else:
-            raise FileNotFoundError(
-                f"no tokenizer in {folder}: expected tokenizer.model or "
-                "tokenizer.json"
-            )
+        text = load_text_tokenizer(folder)
         added = _added_tokens(folder)
 
         def token_id(token: str) -> int | None:

@@ -110,7 +110,7 @@ class SpeechCodec(Pretrained):
         >>> lm.expressive
         False
         """
-        folder = _local_folder(source, hparams_file)
+        folder = local_folder(source, hparams_file)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         return super().from_hparams(
             str(folder), hparams_file, overrides=overrides, **kwargs
@@ -283,7 +283,9 @@ class SpeechCodec(Pretrained):
         return pad_sequence(wavs, batch_first=True), lengths / longest
 
 
-def _local_folder(source: str | Path, hparams_file: str) -> Path:
+def local_folder(
+    source: str | Path, hparams_file: str = "hyperparams.yaml"
+) -> Path:
     """Return a folder as it is, the shipped one, or a download of the Hub."""
     folder = Path(source)
     if set("<>") & set(str(source)):

@@ -302,15 +302,7 @@ def hyperparams(
         path = f"!ref <pretrained_path>/language_model{variant}"
         if language_model is not None:
             path = json.dumps(str(language_model))
-        sections.append(
-            "# auto is the type of the weights; float32 where exactness "
-            "matters.\n"
-            "language_model_dtype: auto\n"
-            "language_model: "
-            f"!apply:{_LOBES}.language_model.load_language_model\n"
-            f"    folder: {path}\n"
-            "    dtype: !ref <language_model_dtype>"
-        )
+        sections.append(_language_model(path))
     files = {
         name: f"<pretrained_path>/{_file(name, variant)}"
         for name in parts.states
@@ -323,6 +315,36 @@ def hyperparams(
         + _lines("custom_hooks", dict.fromkeys(files, _HOOK)),
     ]
     return "\n\n".join(sections)
+
+
+def add_language_model(folder: Path, variant: str = "") -> None:
+    """Put a language model into the YAML of a folder that has none.
+
+    Arguments
+    ---------
+    folder : Path
+        As of `write_folder`; the model itself is to be saved in
+        ``language_model`` and the variant.
+    variant : str
+        See `write_folder`.
+    """
+    yaml = folder / f"hyperparams{variant}.yaml"
+    before, heading, after = yaml.read_text("utf-8").partition("\nmodules:\n")
+    path = f"!ref <pretrained_path>/language_model{variant}"
+    module = "    language_model: !ref <language_model>\n"
+    yaml.write_text(
+        f"{before}\n{_language_model(path)}\n{heading}{module}{after}", "utf-8"
+    )
+
+
+def _language_model(path: str) -> str:
+    return (
+        "# auto is the type of the weights; float32 where exactness matters.\n"
+        "language_model_dtype: auto\n"
+        f"language_model: !apply:{_LOBES}.language_model.load_language_model\n"
+        f"    folder: {path}\n"
+        "    dtype: !ref <language_model_dtype>"
+    )
 
 
 def _file(name: str, variant: str) -> str:

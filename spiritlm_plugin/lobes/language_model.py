@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, require_files
+from spiritlm_plugin.dataio.text_tokenizers import load_text_tokenizer
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 
 # Matrix products are fast where sizes are multiples of this.
@@ -135,6 +136,34 @@ class LanguageModel(nn.Module):
         scored = torch.arange(longest) >= longest - counts[:, None]
         return (scores.cpu() * scored).sum(1)
 
+    def save(
+        self,
+        folder: str | Path,
+        state: dict[str, Tensor] | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        """Write a stock transformers folder, with the tokenizer's files.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Is made, or its files are replaced.
+        state : dict, optional
+            The weights, of a model that is shared out among processes.
+        dtype : str, optional
+            To save in, such as ``"bfloat16"``; by default that of the weights.
+        """
+        model = self.model
+        if dtype is not None:
+            kind = getattr(torch, dtype)
+            state = model.state_dict() if state is None else state
+            state = {name: x.to(kind) for name, x in state.items()}
+            model = type(model)._from_config(model.config, dtype=kind)
+            model.load_state_dict(state)
+            state = None
+        model.save_pretrained(folder, state_dict=state)
+        self.vocabulary.save(folder)
+
     def check_lengths(self, items: list[list[int]]) -> None:
         """Raise ValueError for an item longer than the context."""
         longest = max(len(item) for item in items)
@@ -232,6 +261,99 @@ def load_language_model(
             if name.endswith("inv_freq"):
                 buffer.copy_(buffer.to(getattr(torch, rotary_dtype)))
     return LanguageModel(model.eval(), vocabulary)
+
+
+def start_language_model(
+    source: str | Path,
+    units: Mapping[str, int],
+    rope_theta: float | None = None,
+    context: int | None = None,
+    dtype: str = "float32",
+    random_weights: bool = False,
+) -> LanguageModel:
+    """Start from a text language model: speech tokens join its vocabulary.
+
+    Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.3.
+
+    Arguments
+    ---------
+    source : str or Path
+        A folder, or a name on the Hub. Of a model that this package has
+        trained the text is kept, and speech tokens are made anew.
+    units : dict of str to int
+        How many there are: ``phonetic`` and, of Expressive models, ``pitch``
+        and ``style``.
+    rope_theta : float, optional
+        Base of the rotary embedding (100,000 in the paper); by default the
+        model's own.
+    context : int, optional
+        Tokens that it can see at once; by default the model's own.
+    dtype : str
+        Of the weights.
+    random_weights : bool
+        Take its shape alone, for comparison.
+
+    Returns
+    -------
+    LanguageModel
+        The embeddings of speech tokens are random.
+
+    Raises
+    ------
+    OSError
+        If there is no such model.
+    ValueError
+        If its tokenizer has speech tokens, or it has no rotary embedding to
+        change.
+
+    Example
+    -------
+    >>> from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
+    >>> text = train_text_tokenizer(["the cat sat on the mat"], 280)
+    >>> base = new_language_model(
+    ...     {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1,
+    ...      "num_attention_heads": 2, "intermediate_size": 16},
+    ...     Vocabulary.extend(text, phonetic=50),
+    ... )
+    >>> base.save(tmp / "text_lm")
+    >>> lm = start_language_model(tmp / "text_lm", {"phonetic": 90, "pitch": 8})
+    >>> lm.vocabulary.expressive, len(lm.vocabulary) - len(text), lm.rows
+    (True, 102, 384)
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    text = load_text_tokenizer(source)
+    if text.token_id("[Speech]") is not None:
+        raise ValueError(
+            f"the tokenizer of {source} has speech tokens; load the model with "
+            "load_language_model"
+        )
+    vocabulary = Vocabulary.extend(text, **units)
+    config = AutoConfig.from_pretrained(source)
+    if rope_theta is not None:
+        rotary = getattr(config, "rope_parameters", None)
+        if not rotary or "rope_theta" not in rotary:
+            raise ValueError(
+                f"{source} has no rotary embedding whose base could be changed;"
+                " leave rope_theta out"
+            )
+        config.rope_parameters = {**rotary, "rope_theta": rope_theta}
+    if context is not None:
+        config.max_position_embeddings = context
+    if random_weights:
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype)
+        )
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype
+        )
+    # First to the text alone, so that all other rows are new.
+    model.resize_token_embeddings(len(text), mean_resizing=False)
+    model.resize_token_embeddings(
+        len(vocabulary), pad_to_multiple_of=_ROW_MULTIPLE, mean_resizing=False
+    )
+    return LanguageModel(model, vocabulary)
 
 
 def new_language_model(

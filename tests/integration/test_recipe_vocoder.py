@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from spiritlm_plugin.dataio.corpus import CorpusError, load_corpus
 from spiritlm_plugin.dataio.units import SpeechUnits
@@ -167,8 +167,9 @@ def test_resumed_run_is_the_uninterrupted_one(
 def test_units_of_another_tokenizer(corpus, tokenizer, tmp_path):
     source = Path(tokenizer[0].partition("=")[2])
     other = shutil.copytree(source, tmp_path / "phonetic")
-    with open(other / "config.json", "a") as file:
-        file.write("\n")
+    state = load_file(other / "model.safetensors")
+    state["quantizer.layers.0.weight"] += 1
+    save_file(state, other / "model.safetensors")
     parts = [f"--phonetic={other}", *tokenizer[1:]]
     arguments = train_arguments("expressive", corpus, parts, tmp_path / "out")
     with pytest.raises(CorpusError, match="another phonetic tokenizer"):

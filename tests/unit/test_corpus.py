@@ -1,6 +1,6 @@
 """Tests of ``spiritlm_plugin.dataio.corpus``."""
 
-import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 
 from spiritlm_plugin.dataio.corpus import (
     CorpusError,
-    fingerprint,
+    fingerprints,
     load_corpus,
     tokenize_corpus,
 )
@@ -171,14 +171,13 @@ def test_no_corpus(tmp_path):
         load_corpus(tmp_path)
 
 
-def test_fingerprint_depends_on_files(tmp_path):
-    for name, units in (("one", 1), ("other", 2), ("same", 1)):
-        (tmp_path / name).mkdir()
-        config = tmp_path / name / "config.json"
-        config.write_text(json.dumps({"units": units}))
-    one, other, same = (
-        fingerprint(tmp_path / name) for name in ("one", "other", "same")
-    )
-    assert one == same != other
-    with pytest.raises(FileNotFoundError, match="trained part"):
-        fingerprint(tmp_path / "none")
+def test_fingerprints_depend_on_weights():
+    def make(value):
+        layer = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(layer.weight, value)
+        torch.nn.init.zeros_(layer.bias)
+        return SimpleNamespace(phonetic=layer, pitch=None, style=layer)
+
+    one, other, same = (fingerprints(make(value)) for value in (1, 2, 1))
+    assert one == same and one["phonetic"] != other["phonetic"]
+    assert list(one) == ["phonetic", "style"]

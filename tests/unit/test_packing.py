@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.interleaving import DocumentMaker
-from spiritlm_plugin.dataio.mixing import Mixture, PackedLoader, Source
+from spiritlm_plugin.dataio.mixing import Mixture, Source
+from spiritlm_plugin.dataio.packed_loader import PackedLoader
 from spiritlm_plugin.dataio.packing import best_fit, labels_of, pack
 from spiritlm_plugin.dataio.segments import Text
 from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer

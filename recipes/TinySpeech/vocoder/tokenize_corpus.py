@@ -17,19 +17,26 @@ from speechbrain.utils.distributed import infer_device
 from spiritlm_plugin.core import load_recipe
 from spiritlm_plugin.dataio.corpus import (
     STREAMS,
-    fingerprint,
+    fingerprints,
     tokenize_corpus,
 )
 from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import load_tokenizer
+
+
+def load(hparams):
+    """Return the tokenizer of a whole model, or that of trained parts."""
+    if hparams.get("codec"):
+        names = hparams["codec"], hparams["codec_hparams"]
+        return SpeechCodec.from_hparams(*names).mods.tokenizer
+    return load_tokenizer(**{n: hparams[n] for n in STREAMS if hparams[n]})
 
 
 def main(arguments):
     hparams, run_opts = load_recipe(arguments)
-    folders = {name: hparams[name] for name in STREAMS if hparams[name]}
-    parts = {name: fingerprint(folder) for name, folder in folders.items()}
     device = run_opts["device"] or infer_device()
-    tokenizer = load_tokenizer(**folders).to(device)
+    tokenizer = load(hparams).to(device)
     tokenizer.batch_seconds = hparams["batch_seconds"]
     for split in hparams["splits"]:
         manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
@@ -38,7 +45,7 @@ def main(arguments):
                 load_manifest(manifest),
                 Path(hparams["output_folder"]) / split,
                 tokenizer,
-                parts,
+                fingerprints(tokenizer),
                 shard_seconds=hparams["shard_seconds"],
                 batch_seconds=hparams["read_seconds"],
                 workers=hparams["workers"],

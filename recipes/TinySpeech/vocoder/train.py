@@ -27,7 +27,7 @@ from spiritlm_plugin.core import (
     train,
     unwrap,
 )
-from spiritlm_plugin.dataio.corpus import fingerprint, load_corpus
+from spiritlm_plugin.dataio.corpus import fingerprints, load_corpus
 from spiritlm_plugin.dataio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.seeds import item_generator
 from spiritlm_plugin.dataio.units import SAMPLE_RATE, SpeechUnits
@@ -209,14 +209,12 @@ def unit_counts(folders):
     return {f"{name}_units": a["units"] for name, a in arguments.items()}
 
 
-def load_rows(hparams, folders, split, blank):
+def load_rows(hparams, tokenizer, split, blank):
     """Return the utterances of a tokenized corpus that have units."""
-    corpus = load_corpus(
-        Path(hparams["corpus_folder"]) / split,
-        {name: fingerprint(folder) for name, folder in folders.items()},
-    )
+    parts = fingerprints(tokenizer)
+    corpus = load_corpus(Path(hparams["corpus_folder"]) / split, parts)
     columns = ["utterance", "wav", "duration", "speaker", "style"]
-    columns += [f"{name}_units" for name in folders]
+    columns += [f"{name}_units" for name in parts]
     corpus = corpus.select_columns(columns)
     usable = [
         i
@@ -279,8 +277,9 @@ def main(arguments):
     hparams, run_opts = load_recipe(arguments)
     folders = {name: hparams[name] for name in hparams["streams"]}
     sizes = unit_counts(folders)
+    tokenizer = load_tokenizer(**folders)
     train_rows, valid_rows = (
-        load_rows(hparams, folders, split, blank=sizes["phonetic_units"])
+        load_rows(hparams, tokenizer, split, blank=sizes["phonetic_units"])
         for split in ("train", "valid")
     )
     styles = names_of(train_rows, "style") if hparams["multistyle"] else []
@@ -307,7 +306,7 @@ def main(arguments):
         checkpointer=hparams["checkpointer"],
     )
     brain.sample_rows = spread(valid_rows, hparams["sample_count"])
-    brain.tokenizer = load_tokenizer(**folders).to(brain.device)
+    brain.tokenizer = tokenizer.to(brain.device)
     crops = hparams["crop_frames"], hparams["valid_crop_frames"]
     train(
         brain,
