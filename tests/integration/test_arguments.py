@@ -12,7 +12,7 @@ from spiritlm_plugin import SpeechUnits, SpiritLM, Text
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output": "music"}, "text, speech, any.*'music'"),
+        ({"output": "music"}, "text, speech, .*any, got 'music'"),
         ({"speaker": 4}, "unknown speaker 4; known: 0.*3"),
         ({"speaker": -1}, "unknown speaker -1"),
         ({"speaker": "nobody"}, "'nobody'; known: .*ex01"),
