@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from spiritlm_plugin.dataio.interleaving import (
     FORMS,
-    DocumentError,
     DocumentMaker,
     Utterance,
 )
@@ -115,20 +113,13 @@ class Mixture:
         self.documents = documents
         self.size = size
         self.seed = seed
-        self._order = lru_cache(2 * len(sources))(self._shuffle)
+        # Of each source the epoch that is read, and its order.
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}
         total = sum(source.share for source in self.sources.values())
         self.counts = {}
         for name, source in self.sources.items():
             tokens = chunk_rows * size * source.share / total
             self.counts[name] = max(round(tokens / self.mean_length(name)), 1)
-
-    def __getstate__(self):
-        """Leave out what other processes make themselves."""
-        return {k: v for k, v in self.__dict__.items() if k != "_order"}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._order = lru_cache(2 * len(self.sources))(self._shuffle)
 
     def mean_length(self, name: str) -> float:
         """Return the mean number of tokens of a source's documents.
@@ -176,14 +167,19 @@ class Mixture:
             utterance = Utterance.from_row(row, self.vocabulary.expressive)
             segments = self.documents(source.form, utterance, random)
             ids = self.vocabulary.encode(segments)
-        except (DocumentError, ValueError) as error:
+        except ValueError as error:
             if epoch == 0:
                 label = row.get("utterance") or row.get("text")
                 logger.warning("%s (%s) is left out: %s", label, name, error)
             return None
         return np.array([*ids, self.vocabulary.eos_id], np.int32)
 
-    def _shuffle(self, name: str, epoch: int) -> np.ndarray:
-        seed = derive_seed(self.seed, name, epoch, "order")
-        rows = len(self.sources[name].rows)
-        return np.random.default_rng(seed).permutation(rows)
+    def _order(self, name: str, epoch: int) -> np.ndarray:
+        """Return the order of a source's rows in an epoch."""
+        known, order = self._orders.get(name, (None, None))
+        if known != epoch:
+            seed = derive_seed(self.seed, name, epoch, "order")
+            rows = len(self.sources[name].rows)
+            order = np.random.default_rng(seed).permutation(rows)
+            self._orders[name] = epoch, order
+        return order

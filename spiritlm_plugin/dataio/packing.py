@@ -55,8 +55,7 @@ def split_long(documents: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
     """Cut documents that are longer than a row into pieces that are not."""
     pieces = []
     for ids in documents:
-        cuts = range(size, len(ids), size)
-        pieces += np.split(ids, cuts) if cuts else [ids]
+        pieces += np.split(ids, range(size, len(ids), size))
     return pieces
 
 

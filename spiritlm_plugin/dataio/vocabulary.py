@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -271,7 +272,9 @@ class Vocabulary:
         check_output(output)
         ids = list(self.text.prompt_start)
         marker = None
-        for marker, parts in groupby(as_prompt(prompt), key=_marker):
+        for marker, parts in groupby(
+            as_prompt(prompt), key=attrgetter("marker")
+        ):
             ids.append(self._marker_id(marker))
             ids.extend(self._encode_parts(marker, parts))
         if output not in ("any", marker):
@@ -395,10 +398,6 @@ class Vocabulary:
             allowed[: self.size] = self.kinds >= 0
             allowed[self.eos_id] = stop
         return allowed
-
-
-def _marker(segment: Segment) -> str:
-    return segment.marker
 
 
 def check_output(output: str) -> None:

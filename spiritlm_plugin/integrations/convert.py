@@ -66,8 +66,7 @@ def convert_release(
 
 def _write(release: Parts, folder: Path) -> None:
     lm = write_folder(release, folder)["language_model"]
-    lm.model.save_pretrained(folder / "language_model")
-    lm.vocabulary.save(folder / "language_model")
+    lm.save(folder / "language_model")
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (release.language_model / name).exists():
             shutil.copy(

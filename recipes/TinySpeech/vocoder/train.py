@@ -27,6 +27,7 @@ from spiritlm_plugin.core import (
     train,
     unwrap,
 )
+from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.corpus import fingerprints, load_corpus
 from spiritlm_plugin.dataio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.seeds import item_generator
@@ -36,6 +37,7 @@ from spiritlm_plugin.integrations.parts import (
     read_parts,
     save_part,
 )
+from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.vocoder import (
     UnitVocoder,
@@ -105,7 +107,12 @@ class VocoderBrain(TrainingBrain):
             duration=duration,
             **{n: losses[key] for n, key in FIGURES.items() if key in losses},
         )
-        return losses["G_loss"] + self.hparams.duration_weight * duration
+        loss = losses["G_loss"] + self.hparams.duration_weight * duration
+        if self.hparams.phonetic_weight:
+            phonetic = self.phonetic_loss(wavs.squeeze(1), target.squeeze(1))
+            self.record(phonetic=phonetic)
+            loss = loss + self.hparams.phonetic_weight * phonetic
+        return loss
 
     def fit_batch(self, batch):
         """Train the discriminators, once it is time, then the generator."""
@@ -209,9 +216,8 @@ def unit_counts(folders):
     return {f"{name}_units": a["units"] for name, a in arguments.items()}
 
 
-def load_rows(hparams, tokenizer, split, blank):
+def load_rows(hparams, parts, split, blank):
     """Return the utterances of a tokenized corpus that have units."""
-    parts = fingerprints(tokenizer)
     corpus = load_corpus(Path(hparams["corpus_folder"]) / split, parts)
     columns = ["utterance", "wav", "duration", "speaker", "style"]
     columns += [f"{name}_units" for name in parts]
@@ -239,16 +245,20 @@ def make_dataset(hparams, rows, vocoder, styles, crop_frames, training):
     )
     @provides("sig", "frames", "runs")
     def audio_and_units(utterance, wav, phonetic, *others):
-        phonetic = fill_blanks(phonetic, blank)
-        units = SpeechUnits(phonetic, *others)
-        frames = torch.stack(list(unit_frames(units).values()), 1)
+        units = SpeechUnits(fill_blanks(phonetic, blank), *others)
+        runs = units.phonetic.unique_consecutive(return_counts=True)
         epoch = epochs.current if training else None
         generator = item_generator(hparams["seed"], epoch, utterance)
-        start = draw_start(len(frames), crop_frames, generator)
+        start = draw_start(len(units), crop_frames, generator)
+        durations = None
+        if float(torch.rand((), generator=generator)) < hparams["merged_share"]:
+            # As a language model writes them: pitch changes with a unit.
+            units, durations = units.merge().split(), runs[1]
+        frames = torch.stack(list(unit_frames(units, durations).values()), 1)
         frames = frames[start : start + crop_frames]
         yield read_piece(wav, start * hop, len(frames) * hop)
         yield frames
-        yield torch.stack(phonetic.unique_consecutive(return_counts=True), 1)
+        yield torch.stack(runs, 1)
 
     @takes("speaker", "style")
     @provides("speaker_id", "style_id")
@@ -273,13 +283,20 @@ def spread(rows, count):
     return [rows[i] for i in range(0, len(rows), step)][:count]
 
 
+def start_from(folder, vocoder):
+    """Give a vocoder the weights of a trained one."""
+    state = read_parts(vocoder=folder).states["vocoder"]
+    load_state(vocoder, state, f"{folder} (vocoder)")
+
+
 def main(arguments):
     hparams, run_opts = load_recipe(arguments)
     folders = {name: hparams[name] for name in hparams["streams"]}
     sizes = unit_counts(folders)
     tokenizer = load_tokenizer(**folders)
+    parts = fingerprints(tokenizer)
     train_rows, valid_rows = (
-        load_rows(hparams, tokenizer, split, blank=sizes["phonetic_units"])
+        load_rows(hparams, parts, split, blank=sizes["phonetic_units"])
         for split in ("train", "valid")
     )
     styles = names_of(train_rows, "style") if hparams["multistyle"] else []
@@ -293,6 +310,8 @@ def main(arguments):
         default = styles.index(hparams["default_style"])
         vocoder_arguments["default_global_style"] = default
     vocoder = UnitVocoder(**vocoder_arguments)
+    if hparams["start"]:
+        start_from(hparams["start"], vocoder)
     modules = {
         "generator": Resynthesis(vocoder),
         "discriminator": hparams["discriminator"],
@@ -307,6 +326,7 @@ def main(arguments):
     )
     brain.sample_rows = spread(valid_rows, hparams["sample_count"])
     brain.tokenizer = tokenizer.to(brain.device)
+    brain.phonetic_loss = PhoneticFeatureLoss(tokenizer.phonetic)
     crops = hparams["crop_frames"], hparams["valid_crop_frames"]
     train(
         brain,

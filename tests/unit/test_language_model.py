@@ -1,0 +1,82 @@
+"""Tests of ``spiritlm_plugin.lobes.language_model``: a text model's start."""
+
+import pytest
+import torch
+
+from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units import Kind
+from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.lobes.language_model import (
+    new_language_model,
+    start_language_model,
+)
+
+CONFIG = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+UNITS = {"phonetic": 90, "pitch": 8, "style": 3}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def text_lm(request, tmp_path_factory):
+    """A model, and the folder that it was saved to."""
+    folder = tmp_path_factory.mktemp("text_lm")
+    vocabulary = Vocabulary.extend(
+        train_text_tokenizer(["the cat sat on the mat"], 280), phonetic=50
+    )
+    config = {"tie_word_embeddings": request.param, "model_type": "llama"}
+    lm = new_language_model(CONFIG | config, vocabulary)
+    lm.save(folder)
+    return lm, folder
+
+
+def test_text_is_kept_and_speech_is_new(text_lm):
+    old, folder = text_lm
+    lm = start_language_model(folder, UNITS)
+    text = len(lm.vocabulary.text)
+    counts = {
+        kind.name.lower(): lm.vocabulary.unit_count(kind) for kind in Kind
+    }
+    assert counts == UNITS and lm.rows == 448
+    for name, tensor in lm.model.state_dict().items():
+        before = old.model.state_dict()[name]
+        if len(tensor) != lm.rows:
+            assert torch.equal(tensor, before), name
+            continue
+        assert torch.equal(tensor[:text], before[:text]), name
+        shared = min(len(before), len(tensor))
+        new = (tensor[text:shared] != before[text:shared]).any(1)
+        assert bool(new.all()), name
+    assert lm.model.config.max_position_embeddings == old.context
+
+
+def test_the_base_of_the_rotary_embedding_is_raised(text_lm):
+    lm = start_language_model(text_lm[1], UNITS, rope_theta=1e5, context=99)
+    assert lm.context == 99
+    rotary = lm.model.model.rotary_emb.inv_freq
+    exponents = torch.arange(0, 8, 2) / 8
+    assert torch.allclose(rotary, 1e5**-exponents)
+
+
+def test_all_weights_may_be_random(text_lm):
+    old, folder = text_lm
+    lm = start_language_model(folder, UNITS, random_weights=True)
+    name = "model.layers.0.mlp.up_proj.weight"
+    one, other = (m.model.state_dict()[name] for m in (lm, old))
+    assert one.shape == other.shape and not torch.equal(one, other)
+
+
+def test_a_model_that_speaks_is_refused(checkpoints):
+    folder = checkpoints / "spiritlm_model" / "spirit-lm-base-7b"
+    with pytest.raises(ValueError, match="load_language_model"):
+        start_language_model(folder, UNITS)
+
+
+def test_a_model_without_rotary_embedding_is_refused(tmp_path, text_lm):
+    config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2}
+    new_language_model(config, text_lm[0].vocabulary).save(tmp_path)
+    with pytest.raises(ValueError, match="leave rope_theta out"):
+        start_language_model(tmp_path, UNITS, rope_theta=1e5)
