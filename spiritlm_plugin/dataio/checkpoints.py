@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,6 +91,23 @@ def load_state(
             "its configuration belongs to these weights"
         )
     module.load_state_dict(state)
+
+
+def digest_weights(module: nn.Module) -> str:
+    """Return what tells a module from those of other weights.
+
+    Example
+    -------
+    >>> one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    >>> digest_weights(one) == digest_weights(other)
+    False
+    """
+    digest = hashlib.sha256(type(module).__name__.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        content = tensor.detach().cpu().contiguous().flatten()
+        digest.update(content.view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def load_safetensors(module: nn.Module, path: str | Path) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import datasets
 import pyarrow
-import torch
 from datasets import List, Value
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.checkpoints import digest_weights
 from spiritlm_plugin.dataio.units import SpeechUnits
 
 Tokenizer = Callable[[Sequence[Tensor]], Sequence[SpeechUnits]]
@@ -57,16 +57,9 @@ def fingerprints(tokenizer: nn.Module) -> dict[str, str]:
     ['phonetic', 'pitch', 'style']
     """
     parts = {name: getattr(tokenizer, name) for name in STREAMS}
-    return {n: _digest(part) for n, part in parts.items() if part is not None}
-
-
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256(type(module).__name__.encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        content = tensor.detach().cpu().contiguous().flatten()
-        digest.update(content.view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    return {
+        n: digest_weights(part) for n, part in parts.items() if part is not None
+    }
 
 
 def tokenize_corpus(

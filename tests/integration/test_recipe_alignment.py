@@ -1,0 +1,170 @@
+"""The recipe that gives a corpus word times, with a tiny recognizer."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
+
+from spiritlm_plugin.dataio.json_shards import ShardError
+from spiritlm_plugin.dataio.manifests import load_manifest, write_manifest
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "pretraining"
+TEXTS = [
+    "northanger abbey",
+    "the old man",
+    "[Speech][Hu3] it's [noise] a long day",
+    "12 <unk>",
+    "words " * 60,
+    "all day long",
+    "a cat",
+]
+
+
+def save_recognizer(folder, seed):
+    """Make a recognizer with random weights, as the Hub's are laid out."""
+    folder.mkdir()
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|"]
+    tokens += "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
+    vocabulary = folder / "vocabulary.json"
+    vocabulary.write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
+    Wav2Vec2CTCTokenizer(str(vocabulary)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = Wav2Vec2Config(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        conv_dim=[8] * 7,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        pad_token_id=0,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory):
+    return save_recognizer(tmp_path_factory.mktemp("ctc") / "one", 0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    generator = torch.Generator().manual_seed(0)
+    for split in ("train", "valid"):
+        items = {}
+        for i, text in enumerate(TEXTS):
+            name = f"{split}_{i}"
+            wav = 0.1 * torch.randn(16000 + 2000 * i, generator=generator)
+            soundfile.write(folder / f"{name}.wav", wav.numpy(), 16000)
+            items[name] = {
+                "wav": f"{{data_root}}/{name}.wav",
+                "duration": len(wav) / 16000,
+                "text": text.strip(),
+            }
+        items[f"{split}_6"]["words"] = [["a", 0.1, 0.2], ["cat", 0.2, 0.5]]
+        items["corrupt"] = items[f"{split}_0"] | {"wav": "{data_root}/bad.wav"}
+        write_manifest(items, folder / f"{split}.json")
+    (folder / "bad.wav").write_bytes(b"RIFF")
+    return folder
+
+
+def arguments(corpus, recognizer, folder, *options):
+    return [
+        str(RECIPE / "hparams" / "align.yaml"),
+        f"--manifest_folder={corpus}",
+        f"--aligner={recognizer}",
+        f"--output_folder={folder}",
+        "--splits=[train, valid]",
+        "--shard_utterances=2",
+        "--batch_seconds=4",
+        *options,
+    ]
+
+
+def run(*options):
+    """Run the script in this process."""
+    path = RECIPE / "align.py"
+    spec = importlib.util.spec_from_file_location("align", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(path)])
+        module.main(arguments(*options))
+
+
+@pytest.fixture(scope="module")
+def aligned(corpus, recognizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "aligned"
+    run(corpus, recognizer, folder)
+    return folder
+
+
+def results(folder):
+    files = [*folder.glob("*.json"), *folder.glob("shards/*.json")]
+    return {p.relative_to(folder): p.read_text() for p in sorted(files)}
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_words_have_times_in_the_audio(aligned, split):
+    items = load_manifest(aligned / f"{split}.json")
+    assert list(items) == [f"{split}_{i}" for i in range(len(TEXTS))]
+    for i in (0, 1, 2, 5):
+        item = items[f"{split}_{i}"]
+        assert [word for word, _, _ in item["words"]] == TEXTS[i].split()
+        for word, start, end in item["words"]:
+            assert 0 <= start <= end <= item["duration"]
+            assert start < end or word.startswith("[")
+    assert items[f"{split}_6"]["words"] == [["a", 0.1, 0.2], ["cat", 0.2, 0.5]]
+
+
+def test_what_cannot_be_aligned_is_reported_and_kept(aligned):
+    items = json.loads((aligned / "train.json").read_text())
+    bad = ("train_3", "train_4", "corrupt")
+    assert not any("words" in items[name] for name in bad)
+    log = (aligned / "log.txt").read_text()
+    assert "train_3 gets no word times: the recognizer knows no char" in log
+    assert "train_4 gets no word times: 359 characters are too many" in log
+    assert "corrupt gets no word times: the check of the manifest" in log
+    assert "2 words are markup or have no character" in log
+    assert "valid.json: 4 of 8 utterances got word times, 3 could not" in log
+
+
+def test_a_run_goes_on(corpus, recognizer, aligned):
+    before = results(aligned)
+    shards = sorted((aligned / "shards").glob("train-*.json"))
+    assert len(shards) == 4
+    (aligned / "train.json").unlink()
+    shards.pop(1).unlink()
+    times = [path.stat().st_mtime_ns for path in shards]
+    run(corpus, recognizer, aligned)
+    assert [path.stat().st_mtime_ns for path in shards] == times
+    assert results(aligned) == before
+
+
+def test_another_aligner_is_refused(corpus, aligned, tmp_path):
+    other = save_recognizer(tmp_path / "other", 1)
+    with pytest.raises(ShardError, match="another aligner .*; delete them"):
+        run(corpus, other, aligned)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same(
+    corpus, recognizer, aligned, tmp_path, torchrun
+):
+    folder = tmp_path / "two"
+    torchrun(RECIPE / "align.py", *arguments(corpus, recognizer, folder))
+    assert results(folder) == results(aligned)
