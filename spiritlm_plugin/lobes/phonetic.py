@@ -155,6 +155,12 @@ class PhoneticTokenizer(nn.Module):
         self.quantizer = quantizer
         self.pool = pool
 
+    @property
+    def unit_count(self) -> int:
+        """Number of units, the blank of a linear quantizer among them."""
+        has_blank = isinstance(self.quantizer, LinearQuantizer)
+        return self.quantizer.units + has_blank
+
     def prepare_for_inference(self) -> None:
         """Fuse what can be fused."""
         if isinstance(self.encoder, SpeechEncoder):

@@ -61,6 +61,22 @@ class SpeechTokenizer(nn.Module):
             if module is not None:
                 module.prepare_for_inference()
 
+    def unit_counts(self) -> dict[str, int]:
+        """Return how many units each stream has, a blank among them.
+
+        Example
+        -------
+        >>> lm = SpiritLM.from_release(checkpoints, "expressive")
+        >>> lm.mods.tokenizer.unit_counts()["pitch"]
+        64
+        """
+        counts = {"phonetic": self.phonetic.unit_count}
+        if self.pitch is not None:
+            counts["pitch"] = len(self.pitch.quantizer.codebook)
+        if self.style is not None:
+            counts["style"] = self.style.classifier.out_features
+        return counts
+
     def forward(self, wavs: Sequence[Tensor]) -> list[SpeechUnits]:
         """Return the units of waveforms.
 

@@ -314,7 +314,8 @@ class UnitVocoder(nn.Module):
             style = units.style
             if style is None or not len(style):
                 length = 1 if units.full_rate else len(phonetic)
-                style = _draw_style(seed).expand(length)
+                styles = self._size("style")
+                style = _draw_style(seed, styles).expand(length)
             streams |= {"pitch": units.pitch, "style": style}
         for name, stream in streams.items():
             if len(stream) and int(stream.max()) >= self._size(name):
@@ -424,13 +425,18 @@ class DurationPredictor(nn.Module):
         return self.output(x).squeeze(-1)
 
 
-def _draw_style(seed: int | None) -> Tensor:
-    """Return one of the common styles, shape (1,)."""
+def _draw_style(seed: int | None, count: int) -> Tensor:
+    """Return one of the released model's common styles, shape (1,).
+
+    A model with fewer styles than that has none in common with it: any may
+    be drawn.
+    """
+    common = [s for s in COMMON_STYLES if s < count] or range(count)
     generator = None
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(COMMON_STYLES), (1,), generator=generator)
-    return torch.tensor(COMMON_STYLES)[drawn]
+    drawn = torch.randint(len(common), (1,), generator=generator)
+    return torch.tensor(common)[drawn]
 
 
 def unit_frames(

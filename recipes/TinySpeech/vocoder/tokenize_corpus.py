@@ -3,7 +3,7 @@
 python tokenize_corpus.py hparams/tokenize.yaml --manifest_folder FOLDER \
     --phonetic PART --pitch PART --style PART
 
-Writes <output_folder>/<split> for each split. Under torchrun the processes
+or, with the tokenizer of a whole model, --codec FOLDER. Writes <output_folder>/<split> for each split. Under torchrun the processes
 share the work; a run that was stopped goes on when it is started again.
 """
 
@@ -21,16 +21,45 @@ from spiritlm_plugin.dataio.corpus import (
     tokenize_corpus,
 )
 from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.seeds import derive_seed
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import load_tokenizer
+from spiritlm_plugin.lobes.augmentation import PitchShift
 
 
 def load(hparams):
     """Return the tokenizer of a whole model, or that of trained parts."""
-    if hparams.get("codec"):
-        names = hparams["codec"], hparams["codec_hparams"]
-        return SpeechCodec.from_hparams(*names).mods.tokenizer
-    return load_tokenizer(**{n: hparams[n] for n in STREAMS if hparams[n]})
+    parts = {name: hparams[name] for name in STREAMS if hparams[name]}
+    if bool(hparams["codec"]) == bool(parts):
+        raise ValueError(
+            "name the tokenizer: either codec, a whole model, or the folders "
+            f"of its parts ({', '.join(STREAMS)})"
+        )
+    if parts:
+        return load_tokenizer(**parts)
+    names = hparams["codec"], hparams["codec_hparams"]
+    return SpeechCodec.from_hparams(*names).mods.tokenizer
+
+
+class ShiftedVoices:
+    """A tokenizer that hears each recording as if another voice spoke.
+
+    What is drawn depends on the seed and on the recording alone.
+    """
+
+    def __init__(self, tokenizer, ratios, seed):
+        self.tokenizer = tokenizer
+        self.shift = PitchShift(ratios)
+        self.seed = seed
+
+    def __call__(self, wavs):
+        return self.tokenizer([self.change(wav) for wav in wavs])
+
+    def change(self, wav):
+        seed = derive_seed(self.seed, len(wav), float(wav.abs().sum()))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.shift(wav[None])[0]
 
 
 def main(arguments):
@@ -38,14 +67,19 @@ def main(arguments):
     device = run_opts["device"] or infer_device()
     tokenizer = load(hparams).to(device)
     tokenizer.batch_seconds = hparams["batch_seconds"]
+    parts, tokenize = fingerprints(tokenizer), tokenizer
+    if hparams["pitch_ratios"]:
+        tokenize = ShiftedVoices(
+            tokenizer, hparams["pitch_ratios"], hparams["seed"]
+        )
     for split in hparams["splits"]:
         manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
         with torch.inference_mode():
             tokenize_corpus(
                 load_manifest(manifest),
                 Path(hparams["output_folder"]) / split,
-                tokenizer,
-                fingerprints(tokenizer),
+                tokenize,
+                parts,
                 shard_seconds=hparams["shard_seconds"],
                 batch_seconds=hparams["read_seconds"],
                 workers=hparams["workers"],

@@ -1,0 +1,1 @@
+../../TinySpeech/vocoder/tokenize_corpus.py

@@ -1,0 +1,1 @@
+../../TinySpeech/pretraining/train.py

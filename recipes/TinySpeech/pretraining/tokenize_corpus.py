@@ -1,0 +1,1 @@
+../vocoder/tokenize_corpus.py

@@ -1,0 +1,125 @@
+"""What a language model says while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from spiritlm_plugin.dataio.interleaving import Utterance
+from spiritlm_plugin.dataio.segments import Segment, Speech, Text
+from spiritlm_plugin.inference.spiritlm import SpiritLM
+from spiritlm_plugin.metrics.recognition import WordErrorStats
+
+# Tokens of an answer at most, by what it is an answer to.
+_MOST = {"continuation": 200, "transcript": 100, "reading": 500}
+_OUTPUTS = {"continuation": "speech", "transcript": "asr", "reading": "tts"}
+
+
+class Sampler:
+    """Lets a model continue, transcribe and read utterances of a corpus.
+
+    Arguments
+    ---------
+    rows : datasets.Dataset or sequence of dict
+        Of a tokenized corpus.
+    forms : collection of str
+        What the model is trained on, as of `DocumentMaker`: a model that was
+        not trained on ``asr`` does not transcribe.
+    count : int
+        Utterances that it is asked about, evenly spread.
+    judged : int
+        Utterances that word errors are counted on.
+
+    Example
+    -------
+    >>> rows = [{"text": "the cat", "phonetic_units": [1, 2, 3, 4]}]
+    >>> sampler = Sampler(rows, ["speech"], count=1, judged=0)
+    >>> lm = SpiritLM.from_release(checkpoints, "base")
+    >>> [sample] = sampler.sample(lm)
+    >>> sample["task"], len(sample["wav"]) > 0
+    ('continuation', True)
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        forms: Collection[str],
+        count: int,
+        judged: int,
+    ):
+        self.tasks = []
+        if {"speech", "interleaved", "words"} & set(forms):
+            self.tasks.append("continuation")
+        self.tasks += ["transcript"] if "asr" in forms else []
+        self.tasks += ["reading"] if "tts" in forms else []
+        self.rows = _spread(rows, count)
+        self.judged = _spread(rows, judged if "asr" in forms else 0)
+
+    def sample(self, lm: SpiritLM, seed: int = 0) -> list[dict[str, Any]]:
+        """Return what the model says.
+
+        Returns
+        -------
+        list of dict
+            ``utterance``, ``task``, ``reference`` (what was said or is to be
+            read), ``end_reason``, and ``text`` or ``wav``.
+        """
+        samples = []
+        for task in self.tasks:
+            prompts = [self._prompt(task, row, lm) for row in self.rows]
+            answers = lm.generate(
+                prompts,
+                _OUTPUTS[task],
+                max_new_tokens=_MOST[task],
+                temperature=0.0 if task == "transcript" else 0.8,
+                seed=seed,
+            )
+            for row, answer in zip(self.rows, answers):
+                sample = {
+                    "utterance": row.get("utterance"),
+                    "task": task,
+                    "reference": row.get("text"),
+                    "end_reason": answer.end_reason,
+                }
+                if task == "transcript":
+                    sample["text"] = answer.text
+                else:
+                    sample["wav"] = answer.wav
+                samples.append(sample)
+        return samples
+
+    def judge(self, lm: SpiritLM) -> dict[str, float]:
+        """Return the word error rate of transcripts, in percent."""
+        if not self.judged:
+            return {}
+        answers = lm.generate(
+            [self._prompt("transcript", row, lm) for row in self.judged],
+            "asr",
+            max_new_tokens=_MOST["transcript"],
+            temperature=0.0,
+            seed=0,
+            batch_size=len(self.judged),
+        )
+        errors = WordErrorStats()
+        errors.append(
+            list(range(len(answers))),
+            [answer.text for answer in answers],
+            [row["text"] for row in self.judged],
+        )
+        return {"WER": errors.summarize("WER")}
+
+    def _prompt(
+        self, task: str, row: Mapping[str, Any], lm: SpiritLM
+    ) -> list[Segment]:
+        if task == "reading":
+            return [Text(row["text"])]
+        units = Utterance.from_row(row, lm.expressive).spoken()
+        if task == "continuation":
+            units = units.cut(0.0, units.duration / 2)
+        return [Speech(units)]
+
+
+def _spread(rows: Sequence, count: int) -> list[Mapping[str, Any]]:
+    """Return so many rows, evenly spread."""
+    count = min(count, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]

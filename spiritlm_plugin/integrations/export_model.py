@@ -1,0 +1,74 @@
+"""A trained language model, put together with its tokenizer and vocoder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from torch import Tensor
+
+from spiritlm_plugin.inference.codec import local_folder
+from spiritlm_plugin.integrations.parts import add_language_model
+from spiritlm_plugin.lobes.language_model import LanguageModel
+
+_FILE = re.compile(r"<pretrained_path>/([\w.-]+)")
+_LANGUAGE_MODEL = re.compile(r"(?<=<pretrained_path>/)language_model\w*")
+
+
+def export_model(
+    lm: LanguageModel,
+    folder: str | Path,
+    codec: str | Path,
+    codec_hparams: str = "hyperparams.yaml",
+    state: dict[str, Tensor] | None = None,
+    dtype: str | None = None,
+) -> Path:
+    """Write a SpeechBrain pretrained folder.
+
+    Arguments
+    ---------
+    lm : LanguageModel
+        Trained on units of the codec; goes to ``language_model``, a stock
+        folder of transformers.
+    folder : str or Path
+        Is made, or its files are replaced.
+    codec : str or Path
+        As of `SpeechCodec.from_hparams`; its files are copied.
+    codec_hparams : str
+        In that folder.
+    state, dtype
+        As of `LanguageModel.save`.
+
+    Returns
+    -------
+    Path
+        The folder, for `SpiritLM.from_hparams`.
+
+    Example
+    -------
+    >>> from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
+    >>> from spiritlm_plugin.lobes.language_model import new_language_model
+    >>> text = train_text_tokenizer(["the cat sat on the mat"], 280)
+    >>> vocabulary = Vocabulary.extend(text, phonetic=201, pitch=64, style=24)
+    >>> lm = new_language_model(
+    ...     {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1,
+    ...      "num_attention_heads": 2, "intermediate_size": 16}, vocabulary
+    ... )
+    >>> folder = export_model(lm, tmp / "model", "tinyspeech")
+    >>> SpiritLM.from_hparams(folder).expressive
+    True
+    """
+    source, folder = local_folder(codec, codec_hparams), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    yaml = (source / codec_hparams).read_text("utf-8")
+    for name in set(_FILE.findall(yaml)):
+        if (source / name).is_file():
+            shutil.copy(source / name, folder / name)
+    has_one = _LANGUAGE_MODEL.search(yaml)
+    yaml = _LANGUAGE_MODEL.sub("language_model", yaml)
+    (folder / "hyperparams.yaml").write_text(yaml, encoding="utf-8")
+    if not has_one:
+        add_language_model(folder)
+    lm.save(folder / "language_model", state, dtype)
+    return folder

@@ -1,0 +1,115 @@
+"""Figures of a language model, modality by modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spiritlm_plugin.dataio.units import Kind
+from spiritlm_plugin.dataio.vocabulary import TEXT_KIND, Vocabulary
+
+_NAMES = ("text", "phonetic", "pitch", "style", "control")
+_CONTROL = _NAMES.index("control")
+
+
+class ModalityFigures:
+    """Loss and accuracy for tokens of text and of each kind of speech unit.
+
+    Markers and the end of a document count as ``control``.
+
+    Arguments
+    ---------
+    vocabulary : Vocabulary
+        Tells what a token is.
+
+    Example
+    -------
+    >>> vocabulary = Vocabulary.extend(example_text_tokenizer(), phonetic=4)
+    >>> figures = ModalityFigures(vocabulary)
+    >>> labels = torch.tensor([[5, vocabulary.eos_id, -100]])
+    >>> loss, found = figures(torch.zeros(1, 3, len(vocabulary)), labels)
+    >>> {name: count for name, (count, *_) in found.items()}
+    {'text': 1, 'control': 1}
+    """
+
+    def __init__(self, vocabulary: Vocabulary):
+        kinds = vocabulary.kinds
+        groups = torch.full_like(kinds, _CONTROL)
+        groups[kinds == TEXT_KIND] = _NAMES.index("text")
+        for kind in Kind:
+            groups[kinds == int(kind)] = _NAMES.index(kind.name.lower())
+        groups[[vocabulary.eos_id, *vocabulary.text.prompt_start]] = _CONTROL
+        self._groups = groups
+
+    def __call__(
+        self, logits: Tensor, labels: Tensor
+    ) -> tuple[Tensor, dict[str, tuple[int, float, float]]]:
+        """Return the loss, and what it is made of.
+
+        Arguments
+        ---------
+        logits : Tensor
+            Shape (batch, tokens, rows).
+        labels : Tensor
+            What follows each token, negative where nothing is predicted,
+            shape (batch, tokens).
+
+        Returns
+        -------
+        loss : Tensor
+            Cross-entropy in nats, summed over all tokens.
+        figures : dict
+            By modality the number of tokens, their mean loss and their
+            accuracy.
+        """
+        predicted = labels >= 0
+        labels = labels[predicted]
+        logits = logits[predicted].float()
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        with torch.no_grad():
+            hits = (logits.argmax(-1) == labels).to(losses.dtype)
+            self._groups = self._groups.to(labels.device)
+            columns = torch.stack([torch.ones_like(hits), losses, hits], 1)
+            sums = columns.new_zeros(len(_NAMES), 3)
+            sums.index_add_(0, self._groups[labels], columns)
+        figures = {
+            name: (int(count), loss / count, right / count)
+            for name, (count, loss, right) in zip(_NAMES, sums.tolist())
+            if count
+        }
+        return losses.sum(), figures
+
+    def unigram_entropy(self, labels: Iterable[Tensor]) -> dict[str, float]:
+        """Return the entropy of each modality's tokens, in nats.
+
+        It is the loss of a model that knows how frequent each token is and
+        nothing else.
+
+        Arguments
+        ---------
+        labels : iterable of Tensor
+            As above.
+
+        Example
+        -------
+        >>> vocabulary = Vocabulary.extend(example_text_tokenizer(), 4)
+        >>> figures = ModalityFigures(vocabulary)
+        >>> entropy = figures.unigram_entropy([torch.tensor([[5, 6, -100]])])
+        >>> round(entropy["text"], 3)
+        0.693
+        """
+        groups = self._groups.cpu()
+        counts = torch.zeros(len(groups), dtype=torch.float64)
+        for batch in labels:
+            tokens = batch[batch >= 0].cpu()
+            counts += torch.bincount(tokens, minlength=len(groups))
+        entropies = {}
+        for index, name in enumerate(_NAMES):
+            own = counts[groups == index]
+            if own.any():
+                shares = own[own > 0] / own.sum()
+                entropies[name] = float(-(shares * shares.log()).sum())
+        return entropies
