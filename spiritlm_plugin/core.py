@@ -292,7 +292,7 @@ class TrainingBrain(sb.Brain):
         # All processes: SpeechBrain picks the main one itself, and waits.
         self.hparams.train_logger.log_stats(meta, self.train_stats, stats)
         tensorboard = getattr(self.hparams, "tensorboard_logger", None)
-        if tensorboard is not None and if_main_process():
+        if tensorboard is not None:
             tensorboard.log_stats(meta, self.train_stats, stats)
 
     def _keep_best(self, stats: dict[str, float], epoch: int) -> None:

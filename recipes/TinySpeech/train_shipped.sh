@@ -52,11 +52,20 @@ train_prosody() {
 phonetic=(--phonetic "$work/phonetic/phonetic")
 parts=("${phonetic[@]}" --pitch "$work/pitch/pitch" --style "$work/style/style")
 
+# A first training with spectra alone to judge by, and a second one, on longer
+# pieces, that also hears with the tokenizer.
 train_vocoder() { # its name, its parts
     local name=$1
     shift
-    step "$name/vocoder" vocoder/train.py "vocoder/hparams/$name.yaml" \
-        --corpus_folder "$work/units" --precision bf16 "$@"
+    local common=(vocoder/train.py "vocoder/hparams/$name.yaml" --precision bf16
+        --corpus_folder "$work/units" "$@")
+    step "vocoder_${name}_first/vocoder" "${common[@]}" \
+        --phonetic_weight 0 --merged_share 0
+    step "vocoder_$name/vocoder" "${common[@]}" \
+        --pretrained "$work/vocoder_${name}_first/vocoder" \
+        --crop_frames 32 --train_loader "{batch_size: 4, drop_last: true}" \
+        --lr 0.0006 --lr_decay 0.1 --adversarial_step 200 \
+        --number_of_epochs 3 --total_steps 4965
 }
 
 # What does not need each other runs side by side.
@@ -72,5 +81,37 @@ pid=$!
 train_vocoder expressive "${parts[@]}"
 wait "$pid"
 
-spiritlm-assemble "$work/tinyspeech" "${parts[@]}" \
-    --vocoder "$work/expressive/vocoder" --base_vocoder "$work/base/vocoder"
+# The language models read a codec that is put together of what there is.
+codec=("${parts[@]}" --vocoder "$work/vocoder_expressive/vocoder"
+    --base_vocoder "$work/vocoder_base/vocoder")
+spiritlm-assemble "$work/codec" "${codec[@]}"
+
+# The same utterances as if other voices spoke, for voices never heard.
+torchrun --nproc_per_node 2 pretraining/tokenize_corpus.py \
+    pretraining/hparams/tokenize.yaml "${manifests[@]}" \
+    --codec "$work/codec" --output_folder "$work/units_shifted" \
+    --splits "[train, valid]" --pitch_ratios \
+    "[[9, 8], [8, 9], [7, 6], [6, 7], [5, 4], [4, 5], [16, 15], [15, 16]]"
+
+train_lm() { # its name, options
+    local output=$work/$1 yaml=pretraining/hparams/$1.yaml
+    shift
+    if [ ! -e "$output/model/language_model/config.json" ]; then
+        echo "$(date +%T) $output"
+        python pretraining/train.py "$yaml" --output_folder "$output" \
+            --codec "$work/codec" --precision bf16 \
+            --text_files "[$corpus/text/train.txt]" "$@"
+    fi
+}
+
+train_lm text --corpus_folders "[$work/units]"
+spoken=(--pretrained "$work/text/model/language_model"
+    --corpus_folders "[$work/units, $work/units_shifted]")
+train_lm base "${spoken[@]}" &
+pid=$!
+train_lm expressive "${spoken[@]}"
+wait "$pid"
+
+spiritlm-assemble "$work/tinyspeech" "${codec[@]}" \
+    --language_model "$work/expressive/model/language_model" \
+    --base_language_model "$work/base/model/language_model"

@@ -6,11 +6,15 @@ Run as ``spiritlm-assemble my_folder --phonetic results/... --vocoder ...``.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
+from spiritlm_plugin.dataio.units import Kind
+from spiritlm_plugin.dataio.vocabulary import Vocabulary
 from spiritlm_plugin.integrations.parts import (
     KINDS,
     Parts,
+    add_language_model,
     read_parts,
     write_folder,
 )
@@ -21,6 +25,8 @@ _BASE = "_base"
 def assemble(
     destination: str | Path,
     base_vocoder: str | Path | None = None,
+    language_model: str | Path | None = None,
+    base_language_model: str | Path | None = None,
     **folders: str | Path | None,
 ) -> Path:
     """Write trained parts as a pretrained folder.
@@ -32,18 +38,24 @@ def assemble(
     base_vocoder : str or Path, optional
         Vocoder of phonetic units alone, which is loaded with
         ``hparams_file="hyperparams_base.yaml"``.
+    language_model, base_language_model : str or Path, optional
+        Folders of transformers, as the pretraining recipe exports them; the
+        second goes with the second vocoder.
     **folders : str or Path
         By kind: ``phonetic``, ``pitch``, ``style``, ``vocoder``.
 
     Returns
     -------
     Path
-        The destination, which `SpeechCodec.from_hparams` loads.
+        The destination, which `SpeechCodec.from_hparams` loads, and with a
+        language model `SpiritLM.from_hparams`.
 
     Raises
     ------
     FileNotFoundError, CheckpointError
         If a part is missing, is damaged or does not fit.
+    ValueError
+        If parts were not made for each other's units.
     """
     destination = Path(destination)
     models = {"": read_parts(**folders)}
@@ -51,12 +63,39 @@ def assemble(
         models[_BASE] = read_parts(
             phonetic=folders.get("phonetic"), vocoder=base_vocoder
         )
-    for parts in models.values():
+    language_models = {"": language_model, _BASE: base_language_model}
+    for variant, parts in models.items():
         _check_counts(parts)
+        if language_models[variant] is not None:
+            _check_vocabulary(parts, Path(language_models[variant]))
     destination.mkdir(parents=True, exist_ok=True)
     for variant, parts in models.items():
         write_folder(parts, destination, variant)
+        if language_models[variant] is not None:
+            add_language_model(destination, variant)
+            shutil.copytree(
+                language_models[variant],
+                destination / f"language_model{variant}",
+                dirs_exist_ok=True,
+            )
     return destination
+
+
+def _check_vocabulary(parts: Parts, folder: Path) -> None:
+    """Raise unless a language model was made for the tokenizer's units."""
+    vocabulary = Vocabulary.load(folder)
+    for kind in Kind:
+        name = kind.name.lower()
+        tokenizer = parts.arguments.get(name, {})
+        has = tokenizer.get("quantizer", tokenizer).get("units", 0)
+        knows = vocabulary.unit_count(kind)
+        # A linear quantizer has a blank.
+        if knows != has and (name != "phonetic" or knows != has + 1):
+            raise ValueError(
+                f"the language model in {folder} knows {knows} {name} units "
+                f"and the tokenizer has {has}: give it the parts that it was "
+                "trained with"
+            )
 
 
 def _check_counts(parts: Parts) -> None:
@@ -83,7 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="spiritlm-assemble",
         description="Put trained parts together to a SpeechBrain pretrained "
-        "folder, to be loaded with SpeechCodec.from_hparams.",
+        "folder, to be loaded with SpeechCodec.from_hparams, or with a "
+        "language model with SpiritLM.from_hparams.",
     )
     parser.add_argument("destination", help="the folder to write")
     for kind in KINDS:
@@ -95,6 +135,13 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="FOLDER",
         help="a trained vocoder of phonetic units alone",
     )
+    for name in ("language_model", "base_language_model"):
+        parser.add_argument(
+            f"--{name}",
+            metavar="FOLDER",
+            help="a trained language model, a folder of transformers"
+            + (", for the base vocoder" if name.startswith("base") else ""),
+        )
     options = vars(parser.parse_args(arguments))
     try:
         written = assemble(**options)

@@ -124,7 +124,7 @@ def arguments(corpus, text_lm, folders):
         command = [
             f"--corpus_folders=[{corpus}]",
             f"--codec={folders['expressive']}",
-            f"--start={text_lm}",
+            f"--pretrained={text_lm}",
             f"--output_folder={output}",
             f"--number_of_epochs={epochs}",
             *SMALL,

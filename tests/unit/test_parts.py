@@ -7,7 +7,7 @@ import torch
 
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
-from spiritlm_plugin.inference import SpeechCodec
+from spiritlm_plugin.inference import SpeechCodec, SpiritLM
 from spiritlm_plugin.integrations.assemble import assemble, main
 from spiritlm_plugin.integrations.parts import (
     build,
@@ -66,6 +66,31 @@ def test_assembled_folder_has_both_vocoders(folders, recording, tmp_path):
     for either in (codec, base):
         wavs, _ = either.decode_batch([units])
         assert wavs.shape == (1, 640 * len(units))
+
+
+@pytest.fixture(scope="module")
+def language_models(checkpoints):
+    models = checkpoints / "spiritlm_model"
+    return {
+        "language_model": models / "spirit-lm-expressive-7b",
+        "base_language_model": models / "spirit-lm-base-7b",
+    }
+
+
+def test_assembled_folder_has_language_models(
+    folders, language_models, tmp_path
+):
+    folder = assemble(tmp_path / "model", **folders, **language_models)
+    for name, expressive in (("", True), ("_base", False)):
+        lm = SpiritLM.from_hparams(folder, f"hyperparams{name}.yaml")
+        assert lm.expressive == expressive
+
+
+def test_language_model_of_other_units(folders, language_models, tmp_path):
+    other = {"language_model": language_models["base_language_model"]}
+    with pytest.raises(ValueError, match="knows 0 style units and the token"):
+        assemble(tmp_path / "model", **folders, **other)
+    assert not (tmp_path / "model").exists()
 
 
 def test_vocoder_of_another_tokenizer(folders, tmp_path):

@@ -3,7 +3,7 @@
 python train.py hparams/text.yaml --text_files "[FILE]" \
     --corpus_folders "[FOLDER]"
 python train.py hparams/expressive.yaml --corpus_folders "[FOLDER]" \
-    --text_files "[FILE]" --start results/text/model/language_model
+    --text_files "[FILE]" --pretrained results/text/model/language_model
 
 The corpora are what tokenize_corpus.py writes. Writes to the output folder the
 model for SpiritLM.from_hparams (model/), in which language_model/ is a folder of
@@ -12,13 +12,16 @@ transformers, and what the model says after each epoch (samples/).
 
 import json
 import sys
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
 import soundfile
 import torch
-from speechbrain.utils.distributed import get_rank, if_main_process
+from speechbrain.utils.distributed import (
+    get_rank,
+    if_main_process,
+    run_on_main,
+)
 from torch.utils.data import DataLoader
 
 from spiritlm_plugin.core import TrainingBrain, load_recipe, unwrap
@@ -43,7 +46,7 @@ from spiritlm_plugin.lobes.language_model import (
     start_language_model,
 )
 from spiritlm_plugin.metrics.modalities import ModalityFigures
-from spiritlm_plugin.sharding import ShardedState, full_state, no_sync, shard
+from spiritlm_plugin.sharding import ShardedState, full_state, shard
 
 
 class LanguageModelBrain(TrainingBrain):
@@ -64,11 +67,6 @@ class LanguageModelBrain(TrainingBrain):
         if self.hparams.fsdp:
             states = {"sharded": ShardedState(model, self.optimizer)}
         self.checkpointer.add_recoverables(states)
-
-    def no_sync(self, use=True):
-        if self.hparams.fsdp:
-            return no_sync(self.modules.model) if use else nullcontext()
-        return super().no_sync(use)
 
     def on_fit_batch_start(self, batch, should_step):
         super().on_fit_batch_start(batch, should_step)
@@ -106,8 +104,7 @@ class LanguageModelBrain(TrainingBrain):
         speaking = self.speaking_model()
         stats |= self.sampler.judge(speaking)
         samples = self.sampler.sample(speaking)
-        if if_main_process():
-            self.write_samples(samples, epoch)
+        run_on_main(self.write_samples, args=[samples, epoch])
 
     def speaking_model(self):
         """Return the model as users call it."""
@@ -141,9 +138,9 @@ class LanguageModelBrain(TrainingBrain):
 
 def make_language_model(hparams, units):
     """Start from a text model, or from nothing."""
-    if hparams["start"]:
+    if hparams["pretrained"]:
         lm = start_language_model(
-            hparams["start"],
+            hparams["pretrained"],
             units,
             hparams["rope_theta"],
             hparams["context"],

@@ -17,7 +17,7 @@ import torch
 from speechbrain import Stage
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -170,9 +170,10 @@ class VocoderBrain(TrainingBrain):
         optimizer.zero_grad()
 
     def on_valid_end(self, stats, epoch):
+        run_on_main(self.write_samples, args=[stats, epoch])
+
+    def write_samples(self, stats, epoch):
         """Resynthesize a few recordings and tokenize them again."""
-        if not if_main_process():
-            return
         vocoder = unwrap(self.modules.generator).vocoder
         folder = Path(self.hparams.output_folder) / "samples"
         folder.mkdir(exist_ok=True)
@@ -283,7 +284,7 @@ def spread(rows, count):
     return [rows[i] for i in range(0, len(rows), step)][:count]
 
 
-def start_from(folder, vocoder):
+def load_pretrained(folder, vocoder):
     """Give a vocoder the weights of a trained one."""
     state = read_parts(vocoder=folder).states["vocoder"]
     load_state(vocoder, state, f"{folder} (vocoder)")
@@ -310,8 +311,8 @@ def main(arguments):
         default = styles.index(hparams["default_style"])
         vocoder_arguments["default_global_style"] = default
     vocoder = UnitVocoder(**vocoder_arguments)
-    if hparams["start"]:
-        start_from(hparams["start"], vocoder)
+    if hparams["pretrained"]:
+        load_pretrained(hparams["pretrained"], vocoder)
     modules = {
         "generator": Resynthesis(vocoder),
         "discriminator": hparams["discriminator"],

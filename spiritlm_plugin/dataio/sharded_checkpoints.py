@@ -1,0 +1,147 @@
+"""Checkpoints that many processes write and read: data, never code."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
+
+from spiritlm_plugin.dataio.checkpoints import CheckpointError
+
+_DCP = "torch.distributed.checkpoint"
+# What an index consists of, besides dtypes and plain values.
+_INDEX_CLASSES = {
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib._local", "PosixPath"),  # Python 3.13
+    (f"{_DCP}.filesystem", "_StorageInfo"),
+    (f"{_DCP}.metadata", "BytesStorageMetadata"),
+    (f"{_DCP}.metadata", "ChunkStorageMetadata"),
+    (f"{_DCP}.metadata", "Metadata"),
+    (f"{_DCP}.metadata", "MetadataIndex"),
+    (f"{_DCP}.metadata", "StorageMeta"),
+    (f"{_DCP}.metadata", "TensorProperties"),
+    (f"{_DCP}.metadata", "TensorStorageMetadata"),
+    (f"{_DCP}.metadata", "_MEM_FORMAT_ENCODING"),
+}
+
+
+def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
+    """Write a state dict, each process its part.
+
+    Arguments
+    ---------
+    state : dict
+        Of tensors, DTensors, plain values and dicts of them; the same names in
+        all processes, which call this together.
+    folder : str or Path
+        That all processes see; is made. In it are a file of each process and
+        ``.metadata``, the index, which is written last.
+    """
+    with _one_process_is_fine():
+        dcp.save(state, storage_writer=dcp.FileSystemWriter(folder))
+
+
+def load_sharded(state: dict[str, Any], folder: str | Path) -> None:
+    """Read what `save_sharded` wrote, with any number of processes.
+
+    torch.distributed.checkpoint unpickles its index, and what is not a tensor,
+    as code. Here the index may consist of its own classes alone, and all else
+    is read with PyTorch's ``weights_only``.
+
+    Arguments
+    ---------
+    state : dict
+        With the names that were saved; all processes call this together.
+        Tensors are filled, other values replaced.
+    folder : str or Path
+        That all processes see.
+
+    Raises
+    ------
+    CheckpointError
+        If files are missing, are damaged, hold anything but data or do not
+        fit.
+
+    Example
+    -------
+    >>> save_sharded({"weight": torch.ones(2), "lr": 0.1}, tmp / "state")
+    >>> state = {"weight": torch.zeros(2), "lr": None}
+    >>> load_sharded(state, tmp / "state")
+    >>> state
+    {'weight': tensor([1., 1.]), 'lr': 0.1}
+    """
+    try:
+        reader = _DataReader(folder)
+        with _one_process_is_fine():
+            dcp.load(state, storage_reader=reader, planner=_DataPlanner())
+    except CheckpointException as error:  # which is no Exception
+        reasons = {str(reason) for reason, _ in error.failures.values()}
+        raise _refusal(folder, "; ".join(sorted(reasons))) from error
+    except Exception as error:  # what a damaged file raises is not defined
+        raise _refusal(folder, error) from error
+
+
+def _refusal(folder: str | Path, reason: object) -> CheckpointError:
+    return CheckpointError(
+        f"cannot load {folder}: {reason}; use the configuration that it was "
+        "saved with, or delete the checkpoint"
+    )
+
+
+@contextmanager
+def _one_process_is_fine() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        is_dtype = module == "torch" and isinstance(
+            getattr(torch, name, None), torch.dtype
+        )
+        if not is_dtype and (module, name) not in _INDEX_CLASSES:
+            raise pickle.UnpicklingError(f"{module}.{name} is not data")
+        return super().find_class(module, name)
+
+
+class _DataReader(dcp.FileSystemReader):
+    """Reads the index as data."""
+
+    def __init__(self, folder: str | Path):
+        super().__init__(folder)
+        with open(Path(folder) / ".metadata", "rb") as file:
+            self._index = _IndexUnpickler(file).load()
+        if not isinstance(self._index, Metadata):
+            raise TypeError(f"its index is a {type(self._index).__name__}")
+
+    def read_metadata(self) -> Metadata:
+        # DCP would take an error in here for a missing file.
+        return self._index
+
+
+class _DataPlanner(dcp.DefaultLoadPlanner):
+    """Reads values as data, and leaves none out."""
+
+    def set_up_planner(self, state_dict, metadata=None, is_coordinator=False):
+        super().set_up_planner(state_dict, metadata, is_coordinator)
+        saved = metadata.state_dict_metadata
+        unknown = [name for name in saved if name not in self.state_dict]
+        if unknown:
+            raise ValueError(f"unknown {', '.join(unknown[:8])}")
+
+    def load_bytes(self, read_item, value):
+        # Raises where DCP, which reads it again, would run code.
+        torch.load(value, weights_only=True)
+        value.seek(0)
+        super().load_bytes(read_item, value)
