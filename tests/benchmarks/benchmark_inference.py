@@ -33,9 +33,9 @@ from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.segments import Speech
 from spiritlm_plugin.dataio.units import SAMPLE_RATE
 from spiritlm_plugin.decoders.constrained import AllowedTokens
-from spiritlm_plugin.demo import HPARAMS, random_model
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
+from tests.benchmarks.random_model import HPARAMS, random_model
 
 AUDIO = Path(__file__).resolve().parents[1] / "conformance/small/audio"
 STREAMS = ("phonetic", "pitch", "style")
