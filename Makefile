@@ -19,7 +19,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
 help:
 	@echo "make test            lint, then run all tests"
 	@echo "make demo [AUDIO=f]  run the demo, on your own recording if given"
-	@echo "make bench           measure the speed of inference"
+	@echo "make bench           measure the speed of inference and of training"
 	@echo "make format          format and fix the sources"
 	@echo "make clean           remove .venv, build products and caches"
 	@echo "Options: PYTHON=python3.11  VENV=.venv  JOBS=2 (test processes)"
@@ -34,6 +34,7 @@ demo: $(VENV)/installed-demo
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m tests.benchmarks.benchmark_inference
+	$(BIN)/python -m tests.benchmarks.benchmark_training
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix

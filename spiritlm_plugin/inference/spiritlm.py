@@ -25,9 +25,10 @@ from spiritlm_plugin.dataio.vocabulary import check_output
 from spiritlm_plugin.decoders.constrained import decode
 from spiritlm_plugin.inference.codec import SpeechCodec, draw_seeds
 from spiritlm_plugin.inference.generation import Generation, Speaking
+from spiritlm_plugin.inference.tasks import Tasks
 
 
-class SpiritLM(SpeechCodec):
+class SpiritLM(Tasks, SpeechCodec):
     """A language model that reads and continues text and speech.
 
     Source: Nguyen et al., "SpiRit-LM: Interleaved Spoken and Written Language

@@ -1,0 +1,1 @@
+../../TinySpeech/intent/evaluate.py

@@ -1,0 +1,1 @@
+../../TinySpeech/asr/evaluate.py

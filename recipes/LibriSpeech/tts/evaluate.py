@@ -1,0 +1,1 @@
+../../TinySpeech/tts/evaluate.py

@@ -1,0 +1,1 @@
+../../TinySpeech/comprehension/evaluate.py

@@ -1,0 +1,386 @@
+"""Tasks that a language model does behind a few shots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.prompts import (
+    FewShotPrompts,
+    Prompt,
+    asr_answer,
+    asr_query,
+    asr_shot,
+    intent_answer,
+    intent_query,
+    intent_shot,
+    intent_text,
+    tts_answer,
+    tts_query,
+    tts_shot,
+)
+from spiritlm_plugin.dataio.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units import Kind
+from spiritlm_plugin.inference.generation import (
+    Generation,
+    Speaking,
+    speech_of,
+)
+
+if TYPE_CHECKING:
+    from spiritlm_plugin.inference.spiritlm import SpiritLM
+
+# Why there is no answer to a query that leaves no room for one.
+TOO_LONG = "prompt_too_long"
+
+
+@dataclass
+class Answer:
+    """What a model has answered.
+
+    Arguments
+    ---------
+    generation : Generation
+        As it is; of a reading cut at its stop, with its waveform.
+    shots : int
+        How many of the shots the prompt had room for.
+    text : str
+        The transcript or the label.
+    complete : bool
+        Whether the answer has an end.
+    scores : dict
+        Log-likelihood of each label, where they were compared.
+    """
+
+    generation: Generation
+    shots: int
+    text: str = ""
+    complete: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def as_speech(lm: SpiritLM, recordings: Sequence[Any]) -> list[Speech]:
+    """Return recordings, units or `Speech` as speech with units."""
+    speech = [r if isinstance(r, Speech) else Speech(r) for r in recordings]
+    sounds = [i for i, part in enumerate(speech) if not part.has_units]
+    wavs = [
+        read_audio(speech[i].content, speech[i].sample_rate) for i in sounds
+    ]
+    if wavs:
+        for i, units in zip(sounds, lm.encode_batch(wavs)):
+            speech[i] = Speech(units)
+    return speech
+
+
+class FewShot:
+    """A model with the shots it is shown; what the tasks share.
+
+    Arguments
+    ---------
+    lm : SpiritLM
+        The model.
+    shots : sequence of list of segments
+        In the order in which they are shown.
+    output : str
+        Of `SpiritLM.generate`.
+    max_new_tokens : int
+        Of an answer. Shots are dropped from the left until prompt and answer
+        fit into the context.
+    context : int, optional
+        Tokens; the model's context if it is smaller.
+    temperature, top_p : float
+        As of `SpiritLM.generate`.
+    batch_size : int
+        Prompts to run together.
+
+    Raises
+    ------
+    ValueError
+        If the model has no marker for this output, or the answer leaves the
+        shots no room.
+    """
+
+    def __init__(
+        self,
+        lm: SpiritLM,
+        shots: Sequence[list[Segment]],
+        output: str,
+        max_new_tokens: int,
+        context: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 0.95,
+        batch_size: int = 16,
+    ):
+        if output not in ("any", *lm.vocabulary.markers):
+            raise ValueError(
+                f"the model was not trained on [{output.upper()}]: its "
+                "vocabulary has no such marker; give shots without it"
+            )
+        self.lm = lm
+        self.context = lm.mods.language_model.context
+        limit = min(context or self.context, self.context) - max_new_tokens
+        if shots and limit < 1:
+            raise ValueError(
+                f"an answer of {max_new_tokens} tokens fills the context of "
+                f"{limit + max_new_tokens}, without room for shots; lower "
+                "max_new_tokens"
+            )
+        self.prompts = FewShotPrompts(lm.vocabulary, shots, output, limit)
+        self.batch_size = batch_size
+        self.sampling = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+        }
+
+    def ask(
+        self, queries: Sequence[list[Segment]], seeds: Sequence[int]
+    ) -> tuple[list[Prompt], list[Generation]]:
+        """Generate the answers; queries that are too long get none."""
+        prompts = [self.prompts(query) for query in queries]
+        generations = [Generation([], TOO_LONG) for _ in prompts]
+        fits = [i for i, p in enumerate(prompts) if p.tokens < self.context]
+        if fits:
+            found = self.lm.generate(
+                [prompts[i].segments for i in fits],
+                self.prompts.output,
+                seed=[seeds[i] for i in fits],
+                min_speech_units=0,
+                vocode=False,
+                batch_size=self.batch_size,
+                **self.sampling,
+            )
+            for i, generation in zip(fits, found):
+                generations[i] = generation
+        return prompts, generations
+
+
+class Transcriber(FewShot):
+    """Transcribes speech.
+
+    Arguments
+    ---------
+    lm : SpiritLM
+        The model.
+    shots : sequence of (recording, str)
+        Speech, as anything `Speech` takes, with its transcript.
+    trained : bool
+        Whether the model was trained to transcribe behind ``[ASR]``.
+    max_new_tokens : int
+        Of a transcript.
+    **options
+        As of `FewShot`.
+
+    Example
+    -------
+    >>> lm = SpiritLM.from_release(checkpoints, "base")
+    >>> transcribe = Transcriber(lm, [(recording, "boats")], max_new_tokens=5)
+    >>> [answer] = transcribe([recording], seeds=[0])
+    >>> answer.shots, answer.complete
+    (1, False)
+    """
+
+    def __init__(
+        self,
+        lm: SpiritLM,
+        shots: Sequence[tuple[Any, str]] = (),
+        trained: bool = False,
+        max_new_tokens: int = 200,
+        **options,
+    ):
+        speech = as_speech(lm, [recording for recording, _ in shots])
+        shown = [asr_shot(s, t, trained) for s, (_, t) in zip(speech, shots)]
+        output = "asr" if trained else "text"
+        super().__init__(lm, shown, output, max_new_tokens, **options)
+        self.trained = trained
+
+    def __call__(
+        self, recordings: Sequence[Any], seeds: Sequence[int]
+    ) -> list[Answer]:
+        """Return the transcripts."""
+        speech = as_speech(self.lm, recordings)
+        prompts, generations = self.ask([asr_query(s) for s in speech], seeds)
+        answers = []
+        for prompt, generation in zip(prompts, generations):
+            text, complete = asr_answer(generation.text)
+            if self.trained:
+                text = generation.text.strip()
+                complete = generation.end_reason == "end_of_sequence"
+            answers.append(Answer(generation, prompt.shots, text, complete))
+        return answers
+
+
+class Reader(FewShot):
+    """Reads texts aloud.
+
+    Arguments
+    ---------
+    lm : SpiritLM
+        The model.
+    shots : sequence of (recording, str)
+        Speech, as anything `Speech` takes, with its transcript.
+    stop : recording, optional
+        Of the word "stop", which ends the shots and the answers. Without it
+        the model is asked behind ``[TTS]``, as it was trained.
+    max_new_tokens : int
+        Of a reading.
+    temperature : float
+        As of `SpiritLM.generate`.
+    **options
+        As of `FewShot`.
+
+    Example
+    -------
+    >>> lm = SpiritLM.from_release(checkpoints, "base")
+    >>> read = Reader(
+    ...     lm, [(recording, "boats")], SpeechUnits([7, 8]), max_new_tokens=5
+    ... )
+    >>> [answer] = read(["the old man"], seeds=[0])
+    >>> answer.generation.wav.shape[0] > 0, answer.complete
+    (True, False)
+    """
+
+    def __init__(
+        self,
+        lm: SpiritLM,
+        shots: Sequence[tuple[Any, str]] = (),
+        stop: Any = None,
+        max_new_tokens: int = 500,
+        temperature: float = 0.8,
+        **options,
+    ):
+        self.stop = None if stop is None else as_speech(lm, [stop])[0]
+        speech = as_speech(lm, [recording for recording, _ in shots])
+        shown = [tts_shot(t, s, self.stop) for s, (_, t) in zip(speech, shots)]
+        super().__init__(
+            lm,
+            shown,
+            "tts" if stop is None else "speech",
+            max_new_tokens,
+            temperature=temperature,
+            **options,
+        )
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        speaker: int | str | None = None,
+    ) -> list[Answer]:
+        """Return the readings; one may be empty."""
+        voice = self.lm.mods.vocoder.speaker_id(speaker)
+        queries = [tts_query(text, self.stop is None) for text in texts]
+        prompts, generations = self.ask(queries, seeds)
+        answers = [
+            self._cut(prompt, generation)
+            for prompt, generation in zip(prompts, generations)
+        ]
+        speaking = Speaking(self.lm.mods.vocoder, self.lm.vocabulary)
+        with self.lm.inference_ctx:
+            speaking.speak(
+                [answer.generation for answer in answers],
+                [prompt.segments for prompt in prompts],
+                [False] * len(prompts),
+                voice,
+                list(seeds),
+            )
+        return answers
+
+    def _cut(self, prompt: Prompt, generation: Generation) -> Answer:
+        """Leave what stands before the stop."""
+        stream, stopped = speech_of(generation), False
+        if self.stop is not None:
+            stream, stopped = tts_answer(stream, self.stop.stream)
+        complete = stopped or generation.end_reason == "end_of_sequence"
+        kept = [Speech(stream)] if stream.count(Kind.PHONETIC) else []
+        cut = Generation(kept, generation.end_reason)
+        return Answer(cut, prompt.shots, complete=complete)
+
+
+class Classifier(FewShot):
+    """Says which label speech has.
+
+    Arguments
+    ---------
+    lm : SpiritLM
+        The model.
+    shots : sequence of (recording, str)
+        Speech, as anything `Speech` takes, with its label.
+    labels : sequence of str, optional
+        To choose from; without them a label is generated.
+    max_new_tokens : int
+        Of a label that is generated.
+    **options
+        As of `FewShot`.
+
+    Example
+    -------
+    >>> lm = SpiritLM.from_release(checkpoints, "base")
+    >>> classify = Classifier(lm, [(recording, "boats")], ["boats", "bets"])
+    >>> [answer] = classify([recording], seeds=[0])
+    >>> answer.text in ("boats", "bets")
+    True
+    """
+
+    def __init__(
+        self,
+        lm: SpiritLM,
+        shots: Sequence[tuple[Any, str]],
+        labels: Sequence[str] | None = None,
+        max_new_tokens: int = 50,
+        **options,
+    ):
+        if labels is not None and not labels:
+            raise ValueError("there are no labels to choose from; name some")
+        speech = as_speech(lm, [recording for recording, _ in shots])
+        shown = [intent_shot(s, label) for s, (_, label) in zip(speech, shots)]
+        self.labels = None if labels is None else list(labels)
+        # Speech or a marker behind a label ends it, so the model may choose.
+        output = "any"
+        if self.labels is not None:
+            output = "text"
+            max_new_tokens = max(
+                len(lm.vocabulary.encode_text(intent_text(label).text))
+                for label in self.labels
+            )
+        super().__init__(lm, shown, output, max_new_tokens, **options)
+
+    def __call__(
+        self, recordings: Sequence[Any], seeds: Sequence[int]
+    ) -> list[Answer]:
+        """Return the labels."""
+        speech = as_speech(self.lm, recordings)
+        if self.labels is not None:
+            return self._choose(speech)
+        queries = [intent_query(part) for part in speech]
+        prompts, generations = self.ask(queries, seeds)
+        return [
+            Answer(g, p.shots, intent_answer(g), complete=True)
+            for p, g in zip(prompts, generations)
+        ]
+
+    def _choose(self, speech: list[Speech]) -> list[Answer]:
+        """Return the likeliest labels, by the sums over their tokens."""
+        prompts = [self.prompts([part]) for part in speech]
+        room = self.context - self.sampling["max_new_tokens"]
+        fits = [i for i, p in enumerate(prompts) if p.tokens <= room]
+        answers = [Answer(Generation([], TOO_LONG), p.shots) for p in prompts]
+        if not fits:
+            return answers
+        sums, _ = self.lm.log_likelihood(
+            [prompts[i].segments for i in fits for _ in self.labels],
+            # With what stands before it: so its tokens are those of a shot.
+            [[intent_text(label)] for _ in fits for label in self.labels],
+            batch_size=self.batch_size,
+        )
+        for i, row in zip(fits, sums.view(len(fits), -1).tolist()):
+            scores = dict(zip(self.labels, row))
+            label = max(scores, key=scores.__getitem__)
+            text = Generation([Text(label)], "likeliest")
+            answers[i] = Answer(text, prompts[i].shots, label, True, scores)
+        return answers

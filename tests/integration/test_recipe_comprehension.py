@@ -1,0 +1,403 @@
+"""The recipe of comprehension, on a few stories and pairs."""
+
+import importlib.util
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from spiritlm_plugin import Speech, SpiritLM, Text
+from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.manifests import ManifestError
+from spiritlm_plugin.dataio.units import SpeechStream
+from spiritlm_plugin.predictions import PredictionsError
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPE = RECIPES / "TinySpeech" / "comprehension"
+CONTEXT = "the boats lay by"
+ENDINGS = {"correct": "the shore", "incorrect": "a tree", "topic": "old men"}
+STARTS = (9600, 16000)
+TASKS = ["lexical", "syntactic", "storycloze", "topic-storycloze"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = RECIPE / "evaluate.py"
+    spec = importlib.util.spec_from_file_location("comprehension", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def entry(folder, name, wav, **more):
+    soundfile.write(folder / f"{name}.wav", wav, 16000)
+    wav = {"wav": f"{{data_root}}/{name}.wav", "duration": len(wav) / 16000}
+    return {name: wav | more}
+
+
+@pytest.fixture(scope="module")
+def manifests(recording, tmp_path_factory):
+    """Two stories with three endings each, and two pairs of each kind."""
+    folder = tmp_path_factory.mktemp("manifests")
+    samples, _ = soundfile.read(recording)
+    stories = {}
+    for i, start in enumerate(STARTS):
+        for k, (ending, text) in enumerate(ENDINGS.items()):
+            wav = samples[: start + 8000 + 2000 * k].copy()
+            wav[start:] = wav[start:][::-1] / (k + 1)
+            stories |= entry(
+                folder,
+                f"story{i}_{ending}",
+                wav,
+                story=f"story{i}",
+                ending=ending,
+                text=f"{CONTEXT} {text}",
+                context_text=CONTEXT,
+                ending_text=text,
+                ending_start=start / 16000,
+            )
+    write(folder, "storycloze", stories)
+    for task in ("lexical", "syntactic"):
+        pairs = {}
+        for i in range(4):
+            pairs |= entry(
+                folder,
+                f"{task}{i}",
+                samples[2000 * i : 2000 * i + 9000 + 700 * i],
+                pair=f"pair{i // 2}",
+                correct=i % 2 == 0,
+                text=["boats", "bots", "shore", "shor"][i],
+            )
+        write(folder, task, pairs)
+    return folder
+
+
+def write(folder, task, items):
+    (folder / f"test_{task}.json").write_text(json.dumps(items))
+
+
+def arguments(manifests, model, output, *more, yaml=RECIPE):
+    return [
+        str(yaml / "hparams" / "evaluate.yaml"),
+        f"--manifest_folder={manifests}",
+        f"--model={model}",
+        f"--output_folder={output}",
+        "--dtype=float32",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module", params=["base", "expressive"])
+def evaluated(request, script, manifests, folders, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluated")
+    command = arguments(manifests, folders[request.param], output)
+    script.main(command)
+    return command, output
+
+
+def summary(output):
+    return json.loads((output / "summary.json").read_text())
+
+
+def predictions(output):
+    lines = (output / "predictions.jsonl").read_text().splitlines()
+    return list(map(json.loads, lines))
+
+
+def likelihoods(output):
+    return {
+        (score["utterance"], score["modality"]): (score["sum"], score["tokens"])
+        for row in predictions(output)
+        for score in row["scores"]
+    }
+
+
+def test_report(evaluated):
+    _, output = evaluated
+    accuracy = summary(output)["accuracy"]
+    assert list(accuracy) == TASKS
+    for task in TASKS:
+        crossed = ["T2S", "S2T"] if "story" in task else []
+        assert list(accuracy[task]) == ["S", "T", *crossed]
+        assert all(cell["groups"] == 2 for cell in accuracy[task].values())
+    lines = (output / "report.md").read_text().splitlines()
+    header = "| task | comparisons | chance | S | T | T→S | S→T |"
+    assert lines.count(header) == 2
+    assert len([x for x in lines if x.startswith("| storycloze | 2 | 50.0")])
+    assert "0 of 40 cases" in lines[-1]
+
+
+def test_likelihoods_are_those_of_the_interface(evaluated):
+    """Item by item, each prompt in full."""
+    command, output = evaluated
+    lm = SpiritLM.from_hparams(
+        command[2].partition("=")[2],
+        overrides={"language_model_dtype": "float32"},
+    )
+    manifests = Path(command[1].partition("=")[2])
+    found = likelihoods(output)
+    items = json.loads((manifests / "test_storycloze.json").read_text())
+    for name, item in items.items():
+        wav, start = read_audio(manifests / f"{name}.wav"), item["ending_start"]
+        context, whole = lm.encode_batch([wav[: round(start * 16000)], wav])
+        ending = whole.cut(start)
+        texts = Text(CONTEXT), Text(item["ending_text"])
+        for modality, prompt, continuation in (
+            ("T", texts[0], Text(" " + texts[1].text)),
+            ("S2T", Speech(context), texts[1]),
+            ("T2S", texts[0], Speech(ending)),
+        ):
+            sums, counts = lm.log_likelihood([prompt], [continuation])
+            expected = pytest.approx(float(sums), abs=1e-4), int(counts)
+            assert found[name, modality] == expected, (name, modality)
+        _, tokens = found[name, "S"]
+        assert tokens <= len(ending.merge())
+
+
+def test_words_are_scored_whole(evaluated):
+    command, output = evaluated
+    lm = SpiritLM.from_hparams(
+        command[2].partition("=")[2],
+        overrides={"language_model_dtype": "float32"},
+    )
+    ids = lm.vocabulary.encode([Text("shor")])
+    head = len(ids) - len(lm.vocabulary.encode_text("shor"))
+    with torch.inference_mode():
+        expected = lm.mods.language_model.log_likelihood(
+            [ids[:head]], [ids[head:]]
+        )
+    total, tokens = likelihoods(output)["lexical3", "T"]
+    assert total == pytest.approx(float(expected), abs=1e-4)
+    assert tokens == len(ids) - head
+
+
+@pytest.mark.parametrize(
+    "right, wrong, accuracy", [(-1, -2, 100), (-1, -1, 50), (-2, -1, 0)]
+)
+def test_oracle_constant_and_contrary(
+    evaluated, script, right, wrong, accuracy
+):
+    """Predictions that are there are counted, not made again."""
+    command, output = evaluated
+    path = output / "predictions.jsonl"
+    original = path.read_text()
+    rows = predictions(output)
+    for row in rows:
+        for score in row["scores"]:
+            is_right = score["variant"] == "correct"
+            score["sum"] = right if is_right else wrong
+            score["tokens"] = 1
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script.main(command)
+    for cells in summary(output)["accuracy"].values():
+        for cell in cells.values():
+            assert cell["sum"] == cell["per_token"] == accuracy
+    path.write_text(original)
+
+
+def test_batches_do_not_matter(evaluated, script, tmp_path):
+    command, output = evaluated
+    command = [x for x in command if "output_folder" not in x]
+    script.main([*command, f"--output_folder={tmp_path}", "--batch_size=1"])
+    found, expected = likelihoods(tmp_path), likelihoods(output)
+    assert found.keys() == expected.keys()
+    for key, (total, tokens) in found.items():
+        assert tokens == expected[key][1]
+        assert total == pytest.approx(expected[key][0], abs=1e-4), key
+
+
+def test_a_stopped_run_goes_on(evaluated, script, tmp_path, monkeypatch):
+    command, output = evaluated
+    command = [x for x in command if "output_folder" not in x]
+    command += [f"--output_folder={tmp_path}", "--batch_size=2"]
+    scorer = script.Scorer.__call__
+    calls = []
+
+    def stopping(self, groups):
+        calls.append(list(groups))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return scorer(self, groups)
+
+    monkeypatch.setattr(script.Scorer, "__call__", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        script.main(command)
+    script.main(command)
+    assert [len(names) for names in calls] == [2, 2, 2, 2]
+    assert likelihoods(tmp_path).keys() == likelihoods(output).keys()
+
+
+def test_contexts_longer_than_the_model_has_room_for(script, manifests, models):
+    lm = models["base"]
+    groups = script.load_groups(
+        {
+            "manifest_folder": manifests,
+            "split": "test",
+            "tasks": {"s": {"manifest": "storycloze", "wrong": "topic"}},
+            "modalities": ["S2T"],
+            "groups": 1,
+        }
+    )
+    [whole] = script.Scorer(lm, ["S2T"], 16)(groups)
+    assert [score["dropped"] for score in whole["scores"]] == [0, 0, 0]
+    config = lm.mods.language_model.model.config
+    room, config.max_position_embeddings = config.max_position_embeddings, 16
+    try:
+        [row] = script.Scorer(lm, ["S2T"], 16)(groups)
+        [dropped] = {score["dropped"] for score in row["scores"]}
+        assert dropped > 0
+        config.max_position_embeddings = 3
+        with pytest.raises(ValueError, match="storycloze/story0 has a variant"):
+            script.Scorer(lm, ["S2T"], 16)(groups)
+    finally:
+        config.max_position_embeddings = room
+
+
+def test_units_in_force_are_not_repeated(script):
+    before = SpeechStream.from_string("[St1][Pi2][Hu3][Hu4]")
+    after = SpeechStream.from_string("[St1][Pi5][Hu4][Hu6][St1][Hu4]")
+    found = script.without_repeats(before, after)
+    assert found.to_string() == "[Pi5][Hu6][St1][Hu4]"
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--modalities=[S, X]"], "modalities are some of S, T, T2S, S2T"),
+        (["--modalities=[]"], "modalities are some of"),
+        (["--tasks={lexical: words}"], "the task 'lexical' should be as in"),
+        (["--tasks={other: {manifest: lexical, wrong: odd}}"], "one 'odd'"),
+        (["--split=valid"], "no such manifest: .*valid_lexical.json"),
+        (["--groups=0"], "at least 1 utterance"),
+        (["--model=null"], "name one model"),
+    ],
+)
+def test_bad_settings(script, manifests, tmp_path, folders, more, message):
+    command = arguments(manifests, folders["base"], tmp_path)
+    names = {option.partition("=")[0] for option in more}
+    command = [x for x in command if x.partition("=")[0] not in names]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        script.main([*command, *more])
+    assert not (tmp_path / "predictions.0.jsonl").exists()
+
+
+def changed(manifests, folder, task, **values):
+    """Copy the manifests, with a change of one's first entry."""
+    for path in manifests.glob("test_*.json"):
+        items = json.loads(path.read_text())
+        for name, item in items.items():
+            item["wav"] = str(manifests / f"{name}.wav")
+        if path.name == f"test_{task}.json":
+            items[min(items)] |= values
+        (folder / path.name).write_text(json.dumps(items))
+
+
+@pytest.mark.parametrize(
+    "task, values, message",
+    [
+        ("storycloze", {"ending_start": 9.0}, "story0_correct starts at 9.0 s"),
+        ("storycloze", {"ending_start": 0.01}, "0.08 s from either end"),
+    ],
+)
+def test_bad_manifests(
+    script, manifests, tmp_path, folders, task, values, message
+):
+    changed(manifests, tmp_path, task, **values)
+    with pytest.raises(ManifestError, match=message):
+        script.main(arguments(tmp_path, folders["base"], tmp_path / "out"))
+
+
+def test_incomplete_entries_are_left_out(
+    script, manifests, tmp_path, folders, caplog
+):
+    changed(manifests, tmp_path, "lexical", correct=None)
+    with caplog.at_level(logging.WARNING):
+        script.read_groups(tmp_path / "test_lexical.json")
+    assert "lexical0 is left out: it has no story" in caplog.text
+    script.main(arguments(tmp_path, folders["base"], tmp_path / "out"))
+    accuracy = summary(tmp_path / "out")["accuracy"]
+    assert accuracy["lexical"]["S"]["groups"] == 1
+    assert accuracy["syntactic"]["S"]["groups"] == 2
+
+
+def test_several_variants_of_a_kind(script):
+    """Each right one is compared with each wrong one."""
+    scores = [
+        {"variant": "correct", "modality": "S", "sum": -2.0, "tokens": 1},
+        {"variant": "incorrect", "modality": "S", "sum": -1.0, "tokens": 1},
+        {"variant": "incorrect", "modality": "S", "sum": -3.0, "tokens": 1},
+    ]
+    task = {"manifest": "lexical", "wrong": "incorrect"}
+    found = script.accuracies(
+        {"tasks": {"words": task}, "modalities": ["S"]},
+        {"lexical/a": {"scores": scores}},
+    )
+    assert found["words"]["S"]["sum"] == 50
+
+
+def test_tasks_left_out(script, manifests, tmp_path, folders):
+    script.main(
+        arguments(
+            manifests,
+            folders["base"],
+            tmp_path,
+            "--tasks={syntactic: null, lexical: null}",
+            "--modalities=[T]",
+            "--groups=1",
+        )
+    )
+    accuracy = summary(tmp_path)["accuracy"]
+    assert list(accuracy) == TASKS[2:]
+    assert accuracy["storycloze"]["T"]["groups"] == 1
+
+
+def test_texts_are_missing(script, manifests, tmp_path, folders):
+    changed(manifests, tmp_path, "none")
+    for path in tmp_path.glob("test_*.json"):
+        items = json.loads(path.read_text())
+        for item in items.values():
+            item.pop("ending_text", None)
+            item.pop("context_text", None)
+        path.write_text(json.dumps(items))
+    command = arguments(tmp_path, folders["base"], tmp_path / "out")
+    with pytest.raises(ManifestError, match="nothing can be tested in T2S"):
+        script.main(command)
+    script.main([*command, "--modalities=[S, T]"])
+    accuracy = summary(tmp_path / "out")["accuracy"]
+    assert list(accuracy["storycloze"]) == ["S", "T"]
+
+
+def test_another_model_in_the_same_folder(evaluated, script, folders):
+    command, output = evaluated
+    other = next(x for x in folders.values() if str(x) not in command[2])
+    command = [x for x in command if not x.startswith("--model")]
+    with pytest.raises(PredictionsError, match="with another model"):
+        script.main([*command, f"--model={other}"])
+
+
+@pytest.mark.parametrize("dataset", ["ZeroSpeech", "StoryCloze"])
+def test_other_datasets(script, manifests, folders, tmp_path, dataset):
+    """Their YAML, on manifests such as theirs."""
+    whole = ("ending_start", "context_text", "ending_text", "text")
+    items = json.loads((manifests / "test_storycloze.json").read_text())
+    for name, item in items.items():
+        item["wav"] = str(manifests / f"{name}.wav")
+        for key in whole:
+            del item[key]
+    for name in ("storycloze", "topic_storycloze"):
+        write(tmp_path, name, items)
+    for name in ("lexical", "syntactic"):
+        text = (manifests / f"test_{name}.json").read_text()
+        text = text.replace("{data_root}", str(manifests))
+        (tmp_path / f"valid_{name}.json").write_text(text)
+    recipe = RECIPES / dataset / "comprehension"
+    assert (recipe / "evaluate.py").resolve() == RECIPE / "evaluate.py"
+    output = tmp_path / "out"
+    script.main(arguments(tmp_path, folders["base"], output, yaml=recipe))
+    accuracy = summary(output)["accuracy"]
+    assert len(accuracy) == 2
+    for cells in accuracy.values():
+        assert list(cells) == ["S"] and cells["S"]["groups"] == 2

@@ -1,0 +1,294 @@
+"""The recipes of transcribing, reading and classifying behind shots."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+
+from spiritlm_plugin import Speech, SpiritLM, Text
+from spiritlm_plugin.dataio.manifests import ManifestError
+from spiritlm_plugin.dataio.seeds import derive_seed
+from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.inference.generation import Generation
+from spiritlm_plugin.metrics.recognition import normalize_english
+from spiritlm_plugin.predictions import PredictionsError
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TEXTS = [
+    "the old man walked",
+    "boats lie in the harbour",
+    "stop the music",
+    "it's raining again",
+    "many small houses",
+    "he said that she was there",
+]
+INTENTS = ["go", "stay", "stop music none"]
+
+
+def load_script(task):
+    path = RECIPES / "TinySpeech" / task / "evaluate.py"
+    spec = importlib.util.spec_from_file_location(f"{task}_evaluate", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def manifests(recording, tmp_path_factory):
+    """Pieces of a recording, with texts, words and intents."""
+    folder = tmp_path_factory.mktemp("manifests")
+    samples, rate = soundfile.read(recording)
+    for split in ("train", "test"):
+        items = {}
+        for i, text in enumerate(TEXTS):
+            path = folder / f"{split}{i}.wav"
+            piece = samples[1600 * i : 1600 * i + 12000]
+            soundfile.write(path, piece, rate)
+            words = text.split()
+            times = np.linspace(0.05, 0.7, len(words) + 1).tolist()
+            items[path.stem] = {
+                "wav": f"{{data_root}}/{path.name}",
+                "duration": len(piece) / rate,
+                "text": text,
+                "words": [list(w) for w in zip(words, times, times[1:])],
+                "intent": INTENTS[i % 3],
+            }
+        (folder / f"{split}.json").write_text(json.dumps(items))
+    return folder
+
+
+@pytest.fixture
+def evaluate(manifests, checkpoints, tmp_path):
+    """Return a function that evaluates the small Base model."""
+
+    def run(task, *options, module=None, folder=tmp_path / "out"):
+        module = module or load_script(task)
+        module.main(arguments(task, manifests, checkpoints, folder, *options))
+        return read_summary(folder)
+
+    return run
+
+
+def arguments(task, manifests, checkpoints, folder, *options):
+    settings = {
+        "manifest_folder": manifests,
+        "release": checkpoints,
+        "dtype": "float32",
+        "output_folder": folder,
+        "shots": 3,
+        "max_new_tokens": 5,
+    }
+    settings |= (option[2:].split("=", 1) for option in options)
+    hparams = RECIPES / "TinySpeech" / task / "hparams" / "evaluate.yaml"
+    return [str(hparams), *(f"--{k}={v}" for k, v in settings.items())]
+
+
+def read_summary(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (folder / "report.md").read_text().startswith("# ")
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["id"] for row in rows] == [f"test{i}" for i in range(6)]
+    return summary, rows
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Replace the model by what a function answers to each seed's item."""
+
+    def replace(answer):
+        seeds = {derive_seed(1986, f"test{i}"): i for i in range(6)}
+
+        def generate(self, prompts, output, seed, **options):
+            found = [answer(seeds[s]) for s in seed]
+            return [Generation([part], "end_of_sequence") for part in found]
+
+        monkeypatch.setattr(SpiritLM, "generate", generate)
+
+    return replace
+
+
+def flagged(text):
+    return Text(f"<START Transcript> {text} <END>")
+
+
+def test_asr_of_an_oracle(evaluate, answers, tmp_path):
+    answers(lambda i: flagged(TEXTS[i]))
+    summary, rows = evaluate("asr")
+    assert summary["WER"] == 0 and summary["complete"] == 100
+    assert summary["utterances"] == 6 and summary["shots_dropped"] == 0
+    assert len(rows[0]["shots"]) == 3 and "text" in rows[0]
+    assert "%WER 0.00" in (tmp_path / "out" / "wer.txt").read_text()
+    assert (tmp_path / "out" / "wer.png").stat().st_size > 5_000
+
+
+def test_asr_counts_as_jiwer_does(evaluate, answers):
+    said = [TEXTS[i - 1] if i % 2 else f"{TEXTS[i]} again" for i in range(6)]
+    answers(lambda i: flagged(said[i]))
+    summary, _ = evaluate("asr")
+    expected = jiwer.wer(
+        [normalize_english(text) for text in TEXTS],
+        [normalize_english(text) for text in said],
+    )
+    assert summary["WER"] == pytest.approx(100 * expected)
+
+
+def test_asr_of_who_says_nothing(evaluate, answers):
+    answers(lambda i: flagged(""))
+    summary, _ = evaluate("asr")
+    assert summary["WER"] == 100
+    assert summary["deletions"] == summary["words"]
+
+
+def recognizer(texts):
+    """Return what loads a recognizer that knows the texts."""
+    return lambda source, device: lambda wavs: texts[: len(wavs)]
+
+
+def test_tts_of_an_oracle(evaluate, answers, monkeypatch, tmp_path):
+    module = load_script("tts")
+    monkeypatch.setattr(module, "load_recognizer", recognizer(TEXTS))
+    answers(lambda i: Speech(SpeechUnits(range(i + 5))))
+    options = "--recognizer=oracle", "--sample_count=2", "--speaker=ex02"
+    summary, rows = evaluate("tts", *options, module=module)
+    assert summary["WER"] == summary["CER"] == summary["original_WER"] == 0
+    assert summary["not_stopped"] == summary["empty"] == 0
+    seconds = [sum(r[k] for r in rows) for k in ("seconds", "original_seconds")]
+    assert summary["duration_ratio"] == pytest.approx(seconds[0] / seconds[1])
+    assert rows[0]["original_seconds"] == 0.75
+    folder = tmp_path / "out"
+    assert "| read | 0.0 | 0.0 |" in (folder / "report.md").read_text()
+    assert len(list((folder / "wavs").iterdir())) == 4
+    assert (folder / "durations.png").stat().st_size > 5_000
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["stop"]["wav"].endswith("train2.wav")
+
+
+def test_tts_counts_as_jiwer_does():
+    heard = ["the old man", "", "stop that", "Its reigning", *TEXTS[:2]]
+    rows = {
+        str(i): {"text": text, "heard": heard[i]}
+        for i, text in enumerate(TEXTS)
+    }
+    _, rates = load_script("tts").error_rates(rows, "heard")
+    pair = [[normalize_english(t) for t in texts] for texts in (TEXTS, heard)]
+    assert rates["WER"] == pytest.approx(100 * jiwer.wer(*pair))
+    assert rates["CER"] == pytest.approx(100 * jiwer.cer(*pair))
+
+
+def test_tts_without_recognizer(evaluate):
+    """The small model reads; nobody listens."""
+    summary, rows = evaluate("tts", "--max_new_tokens=9")
+    assert "WER" not in summary and rows[0]["heard"] is None
+    assert summary["not_stopped"] > 0 and rows[0]["seconds"] > 0
+
+
+def test_intents_of_an_oracle(evaluate, answers, tmp_path):
+    answers(lambda i: Text(f" {INTENTS[i % 3]} "))
+    summary, rows = evaluate("intent")
+    assert summary["accuracy"] == 100 and summary["labels"] == 3
+    assert rows[2]["predicted"] == "stop music none"
+    assert (tmp_path / "out" / "confusion.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(("label", "none"), [("stay", 0), ("nonsense", 100)])
+def test_intents_of_a_constant(evaluate, answers, label, none):
+    answers(lambda i: Text(label))
+    summary, _ = evaluate("intent")
+    chance = summary["chance"] if none == 0 else 0
+    assert summary["accuracy"] == pytest.approx(chance)
+    assert summary["no_label"] == none
+
+
+def test_intents_by_likelihood(evaluate):
+    summary, rows = evaluate("intent", "--method=likelihood")
+    assert summary["no_label"] == 0
+    for row in rows:
+        assert set(row["scores"]) == set(INTENTS)
+        best = max(row["scores"], key=row["scores"].get)
+        assert row["predicted"] == best
+
+
+def test_what_is_there_is_not_predicted_again(evaluate, answers, tmp_path):
+    answers(lambda i: flagged(TEXTS[i]))
+    evaluate("asr")
+    path = tmp_path / "out" / "predictions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.unlink()
+    partial = path.with_name("predictions.5.jsonl")
+    partial.write_text("".join(lines[:4]) + lines[4][:20])
+    asked = []
+    answers(lambda i: asked.append(i) or flagged(TEXTS[i]))
+    evaluate("asr", "--batch_size=3")
+    assert asked == [4, 5]
+    assert path.read_text() == "".join(lines)
+    with pytest.raises(PredictionsError, match=r"another seed \(1986, now 7\)"):
+        evaluate("asr", "--seed=7")
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "error", "message"),
+    [
+        ("asr", ["--split=dev"], FileNotFoundError, "no such manifest.*dev"),
+        ("asr", ["--shot_ids=[x]"], ValueError, "no utterance 'x'"),
+        ("asr", ["--shots=7"], ValueError, "7 shots from 6"),
+        ("asr", ["--release=null"], ValueError, "name one model"),
+        ("asr", ["--trained_asr=true"], ValueError, r"\[ASR\]"),
+        ("tts", ["--speaker=x"], ValueError, "unknown speaker 'x'"),
+        ("tts", ["--shot_split=other"], FileNotFoundError, "other.json"),
+        ("tts", ["--stop_speech=x.wav"], FileNotFoundError, "x.wav"),
+        ("intent", ["--method=guess"], ValueError, "'guess'"),
+        ("intent", ["--label=mood"], ValueError, "'mood'"),
+    ],
+)
+def test_bad_input(evaluate, answers, task, options, error, message):
+    answers(lambda i: pytest.fail("the model was asked"))
+    with pytest.raises(error, match=message):
+        evaluate(task, *options)
+
+
+def test_missing_recordings(evaluate, manifests, tmp_path, caplog):
+    items = json.loads((manifests / "test.json").read_text())
+    for item in items.values():
+        item["wav"] = "gone.wav"
+    (tmp_path / "test.json").write_text(json.dumps(items))
+    with pytest.raises(ManifestError, match="gone.wav"):
+        evaluate("asr", f"--manifest_folder={tmp_path}")
+
+
+@pytest.mark.slow
+def test_two_processes(evaluate, manifests, checkpoints, tmp_path, torchrun):
+    options = "--temperature=0.8", "--batch_size=2"
+    evaluate("asr", *options)
+    folder = tmp_path / "two"
+    command = arguments("asr", manifests, checkpoints, folder, *options)
+    torchrun(RECIPES / "TinySpeech" / "asr" / "evaluate.py", *command)
+    names = "predictions.jsonl", "settings.json", "summary.json", "wer.txt"
+    for name in names:
+        one = (tmp_path / "out" / name).read_bytes()
+        assert (folder / name).read_bytes() == one
+    assert not list(folder.glob("predictions.*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("corpus", "task"),
+    [
+        ("LibriSpeech", "asr"),
+        ("LibriSpeech", "tts"),
+        ("FluentSpeechCommands", "intent"),
+    ],
+)
+def test_other_corpora_have_the_same_options(corpus, task):
+    def keys(name):
+        path = RECIPES / name / task / "hparams" / "evaluate.yaml"
+        lines = path.read_text().splitlines()
+        return [x.partition(":")[0] for x in lines if x[:1].isalpha()]
+
+    assert keys(corpus) == keys("TinySpeech")
+    script = RECIPES / corpus / task / "evaluate.py"
+    tiny = RECIPES / "TinySpeech" / task / "evaluate.py"
+    assert script.is_symlink() and script.resolve() == tiny

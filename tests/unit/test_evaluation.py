@@ -1,0 +1,234 @@
+"""Predictions that survive, and what the evaluation recipes share."""
+
+import json
+
+import pytest
+
+from spiritlm_plugin import evaluation, predictions
+from spiritlm_plugin.dataio.manifests import write_manifest
+from spiritlm_plugin.predictions import Predictions, PredictionsError
+
+IDS = [f"utterance{i}" for i in range(10)]
+SETTINGS = {"shots": 10, "seed": 1, "shot_ids": ["a", "b"]}
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Make a run's objects, one for each of so many processes."""
+
+    def make(folder, count, settings=SETTINGS, ids=IDS):
+        made = []
+        for rank in range(count):
+            monkeypatch.setattr(
+                predictions, "_processes", lambda r=rank: (r, count)
+            )
+            made.append(Predictions(folder, settings, ids))
+        return made
+
+    return make
+
+
+def predict(process, batches=None):
+    """Predict some batches of a process's share, or all."""
+    for number, batch in enumerate(process.batches(2)):
+        if number == batches:
+            return
+        process.add({"id": n, "text": n.upper() + "\u2028"} for n in batch)
+
+
+def lines(folder):
+    return (folder / "predictions.jsonl").read_text().rstrip("\n").split("\n")
+
+
+def test_any_number_of_processes_gives_the_same(processes, tmp_path):
+    contents = set()
+    for count in (1, 2, 3, 7):
+        folder = tmp_path / str(count)
+        run = processes(folder, count)
+        for process in run:
+            predict(process)
+        rows = [process.gather() for process in reversed(run)]
+        assert rows[:-1] == [None] * (count - 1)
+        assert list(rows[-1]) == IDS
+        assert [json.loads(line)["id"] for line in lines(folder)] == IDS
+        assert {path.name for path in folder.iterdir()} == {
+            "predictions.jsonl",
+            "settings.json",
+        }
+        contents.add((folder / "predictions.jsonl").read_bytes())
+    assert len(contents) == 1
+
+
+def test_shares_are_disjoint_whole_batches(processes, tmp_path):
+    shares = [list(p.batches(4)) for p in processes(tmp_path, 2)]
+    assert shares == [[IDS[:4], IDS[8:]], [IDS[4:8]]]
+    missing = [process.missing(4) for process in processes(tmp_path, 2)]
+    assert sorted(missing[0] + missing[1]) == IDS
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_killed_run_goes_on(processes, tmp_path, before, after):
+    for process in processes(tmp_path, before):
+        predict(process, batches=1)
+        with open(process._file, "ab") as file:
+            file.write(b'{"id": "utterance9", "text": "UTT')
+    done = IDS[: 2 * before]
+    run = processes(tmp_path, after)
+    assert sorted(sum((p.missing() for p in run), [])) == IDS[len(done) :]
+    for process in run:
+        predict(process)
+    assert list(run[0].gather()) == IDS
+    assert len(lines(tmp_path)) == len(IDS)
+
+
+def test_what_is_complete_is_not_predicted_again(processes, tmp_path):
+    for _ in range(2):
+        [process] = processes(tmp_path, 1)
+        predict(process)
+        process.gather()
+        [process] = processes(tmp_path, 1)
+        assert process.missing() == []
+
+
+def test_an_item_is_counted_once(processes, tmp_path):
+    """Killed between joining the files and removing them."""
+    [process] = processes(tmp_path, 1)
+    predict(process)
+    parts = process._file.read_bytes()
+    process.gather()
+    process._file.write_bytes(parts)
+    [process] = processes(tmp_path, 1)
+    process.gather()
+    assert len(lines(tmp_path)) == len(IDS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (SETTINGS | {"shots": 3}, r"another shots \(10, now 3\)"),
+        (SETTINGS | {"shot_ids": ["a"]}, "another shot_ids"),
+        (SETTINGS | {"new": 1}, r"another new \(None, now 1\)"),
+        ({"shots": 10, "shot_ids": ["a", "b"]}, "another seed"),
+    ],
+)
+def test_other_settings(processes, tmp_path, settings, message):
+    [process] = processes(tmp_path, 1)
+    predict(process, batches=1)
+    before = (tmp_path / "settings.json").read_text()
+    with pytest.raises(PredictionsError, match=message + ".*output_folder"):
+        processes(tmp_path, 1, settings)
+    assert (tmp_path / "settings.json").read_text() == before
+
+
+def test_settings_without_predictions_do_not_bind(processes, tmp_path):
+    processes(tmp_path, 1)
+    processes(tmp_path, 1, {"shots": 3})
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"shots": 3}
+
+
+def test_predictions_of_nobody_knows_what(processes, tmp_path):
+    (tmp_path / "predictions.jsonl").write_text('{"id": "utterance0"}\n')
+    with pytest.raises(PredictionsError, match="another seed"):
+        processes(tmp_path, 1)
+
+
+@pytest.mark.parametrize("line", [b'{"id": "utt', b"[]", b'{"text": ""}'])
+def test_damaged_line(processes, tmp_path, line):
+    [process] = processes(tmp_path, 1)
+    predict(process, batches=1)
+    with open(process._file, "ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(PredictionsError, match="line 3 of .*delete the file"):
+        processes(tmp_path, 1)
+
+
+def test_not_all_predicted(processes, tmp_path):
+    [process] = processes(tmp_path, 1)
+    predict(process, batches=4)
+    with pytest.raises(PredictionsError, match="2 of 10 .*utterance8"):
+        process.gather()
+
+
+def test_batch_size(processes, tmp_path):
+    [process] = processes(tmp_path, 1)
+    with pytest.raises(ValueError, match="batch_size.*0"):
+        list(process.batches(0))
+
+
+@pytest.fixture
+def corpus(recording, tmp_path):
+    """A manifest of one recording under many names."""
+    items = {
+        f"u{i}": {
+            "wav": str(recording),
+            "duration": 2.4,
+            "text": "boats",
+            "intent": ["go", "stay", None][i % 3],
+        }
+        for i in range(12)
+    }
+    write_manifest(items, tmp_path / "train.json")
+    return {
+        "manifest_folder": tmp_path,
+        "split": "train",
+        "utterances": 3,
+        "shots": 4,
+        "shot_ids": None,
+        "shot_split": "train",
+        "longest_shot": None,
+        "seed": 1,
+        "model": None,
+        "release": None,
+    }
+
+
+def test_items_and_shots(corpus):
+    items = evaluation.load_items(corpus, ["text"])
+    assert list(items) == ["u0", "u4", "u8"]
+    shots = evaluation.load_shots(corpus, items, "intent", balanced=True)
+    assert not set(shots) & set(items)
+    assert (
+        sorted(s["intent"] for s in shots.values())
+        == ["go", "go"] + ["stay"] * 2
+    )
+    named = evaluation.load_shots(corpus | {"shot_ids": ["u3", "u1"]}, items)
+    assert list(named) == ["u3", "u1"]
+    assert evaluation.load_shots(corpus | {"shots": 0}, items) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"utterances": 0}, "at least 1 utterance"),
+        ({"shots": 30}, "cannot draw 30 shots from 9"),
+        ({"longest_shot": 1.0}, "cannot draw 4 shots from 0"),
+        ({"shot_ids": ["u9", "nobody"]}, "no utterance 'nobody'"),
+        ({"shot_ids": ["u0"]}, "no utterance 'u0' .* not tested"),
+    ],
+)
+def test_items_and_shots_that_are_not_there(corpus, changes, message):
+    hparams = corpus | changes
+    with pytest.raises(ValueError, match=message):
+        evaluation.load_shots(hparams, evaluation.load_items(hparams))
+
+
+def test_unknown_split(corpus):
+    with pytest.raises(FileNotFoundError, match="no such manifest.*dev.json"):
+        evaluation.load_items(corpus | {"split": "dev"})
+
+
+@pytest.mark.parametrize("names", [(None, None), ("a", "b")])
+def test_one_model_is_named(corpus, names):
+    hparams = corpus | dict(zip(("model", "release"), names))
+    with pytest.raises(ValueError, match="name one model"):
+        evaluation.load_model(hparams, None)
+
+
+def test_report(tmp_path, capsys):
+    table = evaluation.markdown_table(["", "WER"], [["a|b\nc", 1.25]])
+    evaluation.write_report(tmp_path, {"WER": 1.25}, "# Title", table)
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"WER": 1.25}
+    report = (tmp_path / "report.md").read_text()
+    assert "| a\\|b c | 1.2 |" in report
+    assert report in capsys.readouterr().out
