@@ -10,6 +10,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.corpus import CorpusError, load_corpus
 from spiritlm_plugin.dataio.units import SpeechUnits
 from spiritlm_plugin.integrations.parts import build, load_part, save_part
@@ -162,6 +163,65 @@ def test_resumed_run_is_the_uninterrupted_one(
     expected = weights(trained["expressive"])
     for name, tensor in weights(tmp_path).items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_goes_on_from_a_trained_vocoder(corpus, tokenizer, trained, tmp_path):
+    """With a rate of zero nothing is learned, and nothing lost."""
+    folder = trained["expressive"] / "vocoder"
+    options = [f"--pretrained={folder}", "--lr=0.0"]
+    script("train")(
+        train_arguments(
+            "expressive", corpus, tokenizer, tmp_path, *options, epochs=1
+        )
+    )
+    expected = weights(trained["expressive"])
+    for name, tensor in weights(tmp_path).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_vocoder_of_another_shape_is_refused(
+    corpus, tokenizer, trained, tmp_path
+):
+    folder = trained["base"] / "vocoder"
+    arguments = train_arguments(
+        "expressive", corpus, tokenizer, tmp_path, f"--pretrained={folder}"
+    )
+    with pytest.raises(CheckpointError, match="missing embeddings.pitch"):
+        script("train")(arguments)
+
+
+def test_voices_are_shifted_the_same_way_again(manifests, tokenizer, tmp_path):
+    units = {}
+    for name, ratios in (
+        ("plain", "[]"),
+        ("shifted", "[[5, 4], [4, 5]]"),
+        ("again", "[[5, 4], [4, 5]]"),
+    ):
+        script("tokenize_corpus")(
+            [
+                str(RECIPE / "hparams" / "tokenize.yaml"),
+                f"--manifest_folder={manifests}",
+                f"--output_folder={tmp_path / name}",
+                f"--pitch_ratios={ratios}",
+                "--splits=[valid]",
+                *tokenizer,
+            ]
+        )
+        corpus = load_corpus(tmp_path / name / "valid")
+        units[name] = torch.cat(list(corpus["phonetic_units"]))
+    assert torch.equal(units["shifted"], units["again"])
+    assert len(units["plain"]) == len(units["shifted"])
+    assert not torch.equal(units["plain"], units["shifted"])
+
+
+def test_a_tokenizer_must_be_named(manifests, tmp_path):
+    arguments = [
+        str(RECIPE / "hparams" / "tokenize.yaml"),
+        f"--manifest_folder={manifests}",
+        f"--output_folder={tmp_path}",
+    ]
+    with pytest.raises(ValueError, match="name the tokenizer"):
+        script("tokenize_corpus")(arguments)
 
 
 def test_units_of_another_tokenizer(corpus, tokenizer, tmp_path):

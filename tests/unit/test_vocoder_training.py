@@ -19,6 +19,7 @@ from speechbrain.lobes.models.HifiGAN import (
 from spiritlm_plugin.dataio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.units import SpeechUnits
 from spiritlm_plugin.lobes.discriminators import SmallDiscriminator
+from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.spectral_loss import MultiResolutionSTFTLoss
 from spiritlm_plugin.lobes.vocoder import UnitVocoder, unit_frames
 from spiritlm_plugin.metrics.recognition import (
@@ -48,6 +49,16 @@ def vocoder():
             "resblock_dilations": [[1]],
         },
     ).eval()
+
+
+def test_features_judge_the_waveform_and_stay_as_they_are(load, checkpoints):
+    tokenizer = load(checkpoints, "base").mods.tokenizer.phonetic
+    loss = PhoneticFeatureLoss(tokenizer)
+    wav = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    made = (wav + 0.1).requires_grad_()
+    loss(made, wav).backward()
+    assert made.grad.abs().sum() > 0
+    assert all(p.grad is None for p in tokenizer.parameters())
 
 
 def test_piece_is_what_the_file_holds(recording):
