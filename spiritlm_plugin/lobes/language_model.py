@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, require_files
 from spiritlm_plugin.dataio.text_tokenizers import load_text_tokenizer
+from spiritlm_plugin.dataio.units import Kind
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 
 # Matrix products are fast where sizes are multiples of this.
@@ -278,8 +279,9 @@ def start_language_model(
     Arguments
     ---------
     source : str or Path
-        A folder, or a name on the Hub. Of a model that this package has
-        trained the text is kept, and speech tokens are made anew.
+        A folder, or a name on the Hub. A model that speaks these units goes on
+        as it is. Of one that speaks others, and was trained by this package,
+        the text is kept, and speech tokens are made anew.
     units : dict of str to int
         How many there are: ``phonetic`` and, of Expressive models, ``pitch``
         and ``style``.
@@ -303,8 +305,8 @@ def start_language_model(
     OSError
         If there is no such model.
     ValueError
-        If its tokenizer has speech tokens, or it has no rotary embedding to
-        change.
+        If its tokenizer has other speech tokens among those of its text, or
+        its rotary embedding cannot be changed.
 
     Example
     -------
@@ -323,10 +325,13 @@ def start_language_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     text = load_text_tokenizer(source)
+    if not random_weights and _speaks(source, units):
+        return _go_on(source, rope_theta, context, dtype)
     if text.token_id("[Speech]") is not None:
         raise ValueError(
-            f"the tokenizer of {source} has speech tokens; load the model with "
-            "load_language_model"
+            f"the tokenizer of {source} has speech tokens among those of its "
+            "text, and other ones than the speech tokenizer makes; train it "
+            "on units of its own tokenizer"
         )
     vocabulary = Vocabulary.extend(text, **units)
     config = AutoConfig.from_pretrained(source)
@@ -354,6 +359,41 @@ def start_language_model(
         len(vocabulary), pad_to_multiple_of=_ROW_MULTIPLE, mean_resizing=False
     )
     return LanguageModel(model, vocabulary)
+
+
+def _speaks(source: str | Path, units: Mapping[str, int]) -> bool:
+    """Tell whether a model in a folder has just these speech units."""
+    if not Path(source).is_dir():
+        return False
+    try:
+        vocabulary = Vocabulary.load(source)
+    except ValueError:  # it has no speech tokens
+        return False
+    return all(
+        vocabulary.unit_count(kind) == units.get(kind.name.lower(), 0)
+        for kind in Kind
+    )
+
+
+def _go_on(
+    source: str | Path,
+    rope_theta: float | None,
+    context: int | None,
+    dtype: str,
+) -> LanguageModel:
+    """Load a model that speaks, for further training."""
+    lm = load_language_model(source, dtype)
+    config = lm.model.config
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if rope_theta not in (None, rotary.get("rope_theta")):
+        raise ValueError(
+            f"{source} has learned to speak with a rotary base of "
+            f"{rotary.get('rope_theta')}, which cannot become {rope_theta} any "
+            "more; leave rope_theta out"
+        )
+    if context is not None:
+        config.max_position_embeddings = context
+    return lm
 
 
 def new_language_model(

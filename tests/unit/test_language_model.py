@@ -7,6 +7,7 @@ from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
 from spiritlm_plugin.dataio.units import Kind
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import (
+    load_language_model,
     new_language_model,
     start_language_model,
 )
@@ -69,10 +70,24 @@ def test_all_weights_may_be_random(text_lm):
     assert one.shape == other.shape and not torch.equal(one, other)
 
 
-def test_a_model_that_speaks_is_refused(checkpoints):
+def test_a_model_that_speaks_other_units_is_refused(checkpoints):
     folder = checkpoints / "spiritlm_model" / "spirit-lm-base-7b"
-    with pytest.raises(ValueError, match="load_language_model"):
+    with pytest.raises(ValueError, match="other ones than the speech token"):
         start_language_model(folder, UNITS)
+
+
+def test_a_model_that_speaks_these_units_goes_on(checkpoints):
+    folder = checkpoints / "spiritlm_model" / "spirit-lm-base-7b"
+    units = {"phonetic": 501}
+    lm = start_language_model(folder, units, context=99)
+    released = load_language_model(folder, "float32")
+    ids = torch.tensor([lm.vocabulary.encode([("text", "the boats")])])
+    assert torch.equal(lm(ids), released(ids))
+    assert lm.context == 99 and not lm.vocabulary.expressive
+    with pytest.raises(ValueError, match="cannot become 3.0 any more"):
+        start_language_model(folder, units, rope_theta=3.0)
+    again = start_language_model(folder, units)
+    assert again.rows == released.rows
 
 
 def test_a_model_without_rotary_embedding_is_refused(tmp_path, text_lm):
