@@ -274,7 +274,8 @@ class DocumentMaker:
         ---------
         form : str
             ``text``, ``speech``, ``interleaved``, ``words`` (each word as
-            text, then as speech), ``asr`` or ``tts``.
+            text and as speech, in an order that is drawn), ``asr`` or
+            ``tts``.
         utterance : Utterance
             What it is made of.
         random : random.Random
@@ -300,10 +301,11 @@ class DocumentMaker:
         return interleave(utterance, spans)
 
     def _words(self, utterance, random):
+        text_first = random.random() < 0.5
         spans = [
             (is_text, word, word + 1)
             for word in range(len(utterance.words))
-            for is_text in (True, False)
+            for is_text in (text_first, not text_first)
         ]
         return interleave(utterance, spans)
 

@@ -107,7 +107,7 @@ def test_forms():
         "speech": [spoken],
         "asr": [spoken, Transcript(text)],
         "tts": [Text(text), Reading(utterance.units)],
-        "words": [Text("w0"), Speech, Text("w1"), Speech, Text("w2"), Speech],
+        "words": [Speech, Text("w0"), Speech, Text("w1"), Speech, Text("w2")],
     }
     for form, segments in expected.items():
         made = make(form, utterance, Random(0))
@@ -121,6 +121,8 @@ def test_forms():
             else:
                 assert type(one) is other
     assert {*expected, "interleaved"} == {*FORMS}
+    other_way_round = make("words", utterance, Random(1))
+    assert [s.marker for s in other_way_round] == ["text", "speech"] * 3
 
 
 def test_interleaving_is_new_each_time_and_the_same_for_a_seed():
