@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -24,6 +24,13 @@ class ModalityFigures:
     ---------
     vocabulary : Vocabulary
         Tells what a token is.
+    weights : dict of str to float, optional
+        Of the modalities' tokens in the loss; 1 where none is given.
+
+    Raises
+    ------
+    ValueError
+        If a weight is of no modality.
 
     Example
     -------
@@ -35,7 +42,17 @@ class ModalityFigures:
     {'text': 1, 'control': 1}
     """
 
-    def __init__(self, vocabulary: Vocabulary):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        weights: Mapping[str, float] | None = None,
+    ):
+        unknown = sorted(set(weights or ()) - set(_NAMES))
+        if unknown:
+            raise ValueError(
+                f"no such modality: {', '.join(unknown)}; weights of the loss "
+                f"are of {', '.join(_NAMES)}"
+            )
         kinds = vocabulary.kinds
         groups = torch.full_like(kinds, _CONTROL)
         groups[kinds == TEXT_KIND] = _NAMES.index("text")
@@ -43,6 +60,9 @@ class ModalityFigures:
             groups[kinds == int(kind)] = _NAMES.index(kind.name.lower())
         groups[[vocabulary.eos_id, *vocabulary.text.prompt_start]] = _CONTROL
         self._groups = groups
+        self._weights = torch.tensor(
+            [(weights or {}).get(name, 1.0) for name in _NAMES]
+        )
 
     def __call__(
         self, logits: Tensor, labels: Tensor
@@ -60,27 +80,29 @@ class ModalityFigures:
         Returns
         -------
         loss : Tensor
-            Cross-entropy in nats, summed over all tokens.
+            Cross-entropy in nats, weighted and summed over all tokens.
         figures : dict
-            By modality the number of tokens, their mean loss and their
-            accuracy.
+            By modality the number of tokens, their mean loss, without weights,
+            and their accuracy.
         """
         predicted = labels >= 0
         labels = labels[predicted]
         logits = logits[predicted].float()
         losses = F.cross_entropy(logits, labels, reduction="none")
+        self._groups = self._groups.to(labels.device)
+        self._weights = self._weights.to(labels.device)
+        groups = self._groups[labels]
         with torch.no_grad():
             hits = (logits.argmax(-1) == labels).to(losses.dtype)
-            self._groups = self._groups.to(labels.device)
             columns = torch.stack([torch.ones_like(hits), losses, hits], 1)
             sums = columns.new_zeros(len(_NAMES), 3)
-            sums.index_add_(0, self._groups[labels], columns)
+            sums.index_add_(0, groups, columns)
         figures = {
             name: (int(count), loss / count, right / count)
             for name, (count, loss, right) in zip(_NAMES, sums.tolist())
             if count
         }
-        return losses.sum(), figures
+        return (losses * self._weights[groups]).sum(), figures
 
     def unigram_entropy(self, labels: Iterable[Tensor]) -> dict[str, float]:
         """Return the entropy of each modality's tokens, in nats.

@@ -244,7 +244,7 @@ def main(arguments):
         checkpointer=hparams["checkpointer"],
     )
     brain.codec = codec.to(brain.device)
-    brain.figures = ModalityFigures(lm.vocabulary)
+    brain.figures = ModalityFigures(lm.vocabulary, hparams["loss_weights"])
     brain.entropies = brain.figures.unigram_entropy(
         labels_of(batch.ids, batch.positions) for batch in valid_loader
     )
