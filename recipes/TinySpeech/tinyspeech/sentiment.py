@@ -18,7 +18,7 @@ _COMMON = {
     "when": "today,yesterday,this week,on Sunday,this morning,last night",
     "so": "so,really,very,absolutely",
 }
-_WORDS = {
+WORDS = {
     "positive": {
         "tasty": "delicious,wonderful,fantastic,perfect",
         "nice": "wonderful,beautiful,fantastic,lovely,excellent,perfect",
@@ -61,7 +61,7 @@ _PATTERNS = (
 def opinion(sentiment: str, rng: Random) -> str:
     """Draw a sentence that is "positive" or "negative" by its words."""
     name = rng.choice(lex.MEN + lex.WOMEN)
-    slots = {k: v for k, v in (_COMMON | _WORDS[sentiment]).items()}
+    slots = {k: v for k, v in (_COMMON | WORDS[sentiment]).items()}
     slots = {k: rng.choice(v.split(",")) for k, v in slots.items()}
     slots |= {"name": name, "his": "his" if name in lex.MEN else "her"}
     slots["feels"] = rng.choice(["feels", "felt"])

@@ -1,0 +1,1 @@
+../TinySpeech/sentiment/evaluate.py

@@ -1,0 +1,1 @@
+../TinySpeech/sentiment/train_classifier.py

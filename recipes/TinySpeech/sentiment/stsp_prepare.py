@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Write TinySpeech in the layout of the STSP benchmark.
+
+    python stsp_prepare.py CORPUS ARCHIVE
+
+CORPUS is what tinyspeech_prepare.py has made, of size small or full. Voices with
+neutral words have the sentiment of their style; texts have that of their words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import soundfile
+
+from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.stsp import DIRECTIONS, SENTIMENT_OF, SENTIMENTS
+from spiritlm_plugin.dataio.units import SAMPLE_RATE
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tinyspeech.corpus import share_of  # noqa: E402
+from tinyspeech.grammar import Grammar  # noqa: E402
+from tinyspeech.sentiment import WORDS, opinion  # noqa: E402
+from tinyspeech.templates import transcript  # noqa: E402
+
+# The splits of the benchmark: manifest, and texts.
+SPLITS = {
+    "train": ("train", 3000),
+    "dev": ("valid", 300),
+    "test": ("test", 180),
+}
+# Their words are neutral.
+KINDS = ("sentence", "command")
+PHRASES = {
+    sentiment: [
+        phrase.split()
+        for phrases in slots.values()
+        for phrase in phrases.lower().split(",")
+    ]
+    for sentiment, slots in WORDS.items()
+}
+
+
+def prepare_stsp(corpus: str | Path, archive: str | Path) -> dict[str, int]:
+    """Write the archive.
+
+    Arguments
+    ---------
+    corpus : path
+        Of TinySpeech.
+    archive : path
+        Made if there is none; its recordings are links to the corpus, but
+        for the speech prompts of the test, which are cut.
+
+    Returns
+    -------
+    dict
+        How many records each manifest has.
+
+    Raises
+    ------
+    FileNotFoundError, ManifestError
+        If the corpus is not there.
+    """
+    corpus, archive = Path(corpus).resolve(), Path(archive)
+    manifests = {
+        split: load_manifest(corpus / f"{name}.json", ["style", "words"])
+        for split, (name, _) in SPLITS.items()
+    }
+    (archive / "data" / "prompts").mkdir(parents=True, exist_ok=True)
+    link(archive / "data" / "tinyspeech", corpus)
+    written = {}
+    for split, (share, count) in SPLITS.items():
+        spoken = voices(manifests[split])
+        if split == "test":
+            spoken = cut_prompts(spoken, manifests[split], archive, corpus)
+        tables = {
+            "tinyspeech_read": with_paths(spoken, corpus),
+            "tinyspeech_asr": texts(share, count, whole=split != "test"),
+        }
+        for name, rows in tables.items():
+            name = f"tinyspeech/{name}.{split}"
+            written[name] = write(archive, name, split, rows)
+    for direction in DIRECTIONS:
+        rows = shots(direction, manifests["train"], corpus)
+        written[f"few_shot/{direction}"] = write(
+            archive, f"few_shot/{direction}", "train", rows
+        )
+    return written
+
+
+def link(path: Path, target: Path) -> None:
+    """Link to a folder, relative to where the link is."""
+    if not path.is_symlink():
+        path.symlink_to(os.path.relpath(target, path.parent.resolve()))
+
+
+def voices(items: dict) -> Iterator[dict]:
+    """Yield the utterances with neutral words."""
+    for name, item in items.items():
+        if item["kind"] in KINDS:
+            yield {
+                "id": name,
+                "emotion": item["style"],
+                "sentiment": SENTIMENT_OF[item["style"]],
+                "speaker": item["speaker"],
+                "wav_path": item["wav"],
+            }
+
+
+def cut_prompts(
+    rows: Iterator[dict], items: dict, archive: Path, corpus: Path
+) -> Iterator[dict]:
+    """Write the first half of each sentence's words, so that it goes on."""
+    for row in rows:
+        item = items[row["id"]]
+        if item["kind"] != "sentence":
+            continue
+        words = item["words"]
+        end = words[len(words) // 2 - 1][2]
+        path = archive / "data" / "prompts" / f"{row['id']}.wav"
+        wav = read_audio(item["wav"])[: round(end * SAMPLE_RATE)]
+        soundfile.write(path, wav.numpy(), SAMPLE_RATE)
+        yield row | {"wav_path": f"prompts/{path.name}"}
+
+
+def with_paths(rows: Iterator[dict], corpus: Path) -> Iterator[dict]:
+    """Name the recordings by their places in the archive."""
+    for row in rows:
+        yield row | {"wav_path": place(row["wav_path"], corpus)}
+
+
+def place(wav: str, corpus: Path) -> str:
+    """Return where the archive has a recording of the corpus."""
+    if not os.path.isabs(wav):
+        return wav
+    return f"tinyspeech/{Path(wav).relative_to(corpus)}"
+
+
+def texts(share: str, count: int, whole: bool) -> Iterator[dict]:
+    """Yield texts, balanced over the sentiments.
+
+    Arguments
+    ---------
+    share : str
+        Of the corpus, which has no text of another one.
+    count : int
+        Of texts.
+    whole : bool
+        Whether to give whole sentences, first and second halves in turn, or
+        first halves alone, which are prompts.
+    """
+    rng = Random(f"stsp {share}")
+    used = set()
+    for i in range(count):
+        sentiment = SENTIMENTS[i % len(SENTIMENTS)]
+        while True:
+            text = draw(sentiment, rng)
+            parts = halves(text, sentiment)
+            if parts and share_of(text) == share and text not in used:
+                break
+        used.add(text)
+        turn = i // len(SENTIMENTS) % 3 if whole else 1
+        yield {
+            "id": f"{share}_text_{i:05d}",
+            "sentiment": sentiment,
+            "asr": (text, *parts)[turn],
+        }
+
+
+def draw(sentiment: str, rng: Random) -> str:
+    """Draw a sentence with a sentiment."""
+    if sentiment == "neutral":
+        return transcript(Grammar(rng).sentence())
+    return transcript(opinion(sentiment, rng))
+
+
+def halves(text: str, sentiment: str) -> tuple[str, str] | None:
+    """Cut a text so that both halves have its sentiment; None if none can."""
+    words, cut = text.split(), len(text.split()) // 2
+    if sentiment == "neutral":
+        if any(charged(words, other) for other in PHRASES) or not cut:
+            return None
+    else:
+        spans = charged(words, sentiment)
+        if not spans or spans[0][1] > spans[-1][0]:
+            return None
+        cut = min(max(cut, spans[0][1]), spans[-1][0])
+    return " ".join(words[:cut]), " ".join(words[cut:])
+
+
+def charged(words: list[str], sentiment: str) -> list[tuple[int, int]]:
+    """Return where phrases with a sentiment begin and end."""
+    return [
+        (start, start + len(phrase))
+        for start in range(len(words))
+        for phrase in PHRASES[sentiment]
+        if words[start : start + len(phrase)] == phrase
+    ]
+
+
+def shots(direction: str, items: dict, corpus: Path) -> Iterator[dict]:
+    """Yield utterances, in halves, whose voice and words agree."""
+    _, prompt, output = DIRECTIONS[direction]
+    for item in items.values():
+        sentiment = item["sentiment"]
+        parts = halves(item["text"], sentiment)
+        is_told = item["kind"] in ("sentence", "sentiment")
+        if is_told and parts and SENTIMENT_OF[item["style"]] == sentiment:
+            wav = place(item["wav"], corpus)
+            yield {
+                "sentiment": sentiment,
+                "prompt": wav if prompt == "speech" else parts[0],
+                "generation": wav if output == "speech" else parts[1],
+            }
+
+
+def write(archive: Path, name: str, split: str, rows: Iterator[dict]) -> int:
+    """Write a manifest, and return how many records it has."""
+    path = archive / "manifest" / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row | {"split": split}) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("corpus", help="folder of TinySpeech")
+    parser.add_argument("archive", help="where the archive goes")
+    for name, count in prepare_stsp(
+        **vars(parser.parse_args(arguments))
+    ).items():
+        print(f"{name:32} {count:5} records")
+
+
+if __name__ == "__main__":
+    main()
