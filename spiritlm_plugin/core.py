@@ -231,6 +231,7 @@ class TrainingBrain(sb.Brain):
         super().__init__(*args, **kwargs)
         self.means = RunningMeans()
         self.train_stats: dict[str, float] = {}
+        self.test_stats: dict[str, float] = {}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
             self._best()
@@ -265,6 +266,8 @@ class TrainingBrain(sb.Brain):
         stats = {"loss": stage_loss} | self.means.read()
         if stage == sb.Stage.TRAIN:
             self.train_stats = stats
+        elif stage == sb.Stage.TEST:
+            self.test_stats = stats
         elif stage == sb.Stage.VALID:
             self.on_valid_end(stats, epoch)
             self._log(stats, epoch)

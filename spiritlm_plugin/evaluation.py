@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spiritlm_plugin.dataio.checkpoints import digest_weights
+from spiritlm_plugin.dataio.batching import spread
+from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.prompts import draw_shots
 from spiritlm_plugin.dataio.seeds import derive_seed
@@ -33,23 +33,6 @@ def load_items(hparams: Mapping[str, Any], needs: Iterable[str] = ()) -> Items:
     path = Path(hparams["manifest_folder"]) / f"{hparams['split']}.json"
     items = load_manifest(path, needs)
     return {name: items[name] for name in spread(items, hparams["utterances"])}
-
-
-def spread(names: Iterable[str], count: int | None) -> list[str]:
-    """Return so many names, evenly spread; all if None.
-
-    Example
-    -------
-    >>> spread("abcdef", 3)
-    ['a', 'c', 'e']
-    """
-    names = list(names)
-    if count is None:
-        return names
-    if count < 1:
-        raise ValueError(f"at least 1 utterance is evaluated, got {count}")
-    count = min(count, len(names))
-    return [names[i * len(names) // count] for i in range(count)]
 
 
 def load_shots(
@@ -160,10 +143,7 @@ def settings_of(
         {name: {**item, "wav": None} for name, item in some.items()}
         for some in items
     ]
-    text = json.dumps(asked, sort_keys=True)
-    settings["utterances_digest"] = hashlib.sha256(text.encode()).hexdigest()[
-        :16
-    ]
+    settings["utterances_digest"] = digest_values(asked)
     return settings
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from speechbrain.utils.distributed import ddp_barrier
 from tqdm import tqdm
+
+from spiritlm_plugin.dataio.processes import rank_and_world_size
 
 Rows = dict[str, dict[str, Any]]
 
@@ -67,7 +68,7 @@ class Predictions:
     ):
         self.folder = Path(folder)
         self.ids = list(ids)
-        self.rank, self.world_size = _processes()
+        self.rank, self.world_size = rank_and_world_size()
         if self.rank == 0:
             self._claim(settings)
         ddp_barrier()
@@ -174,13 +175,6 @@ class Predictions:
             for row in _read_lines(path):
                 rows.setdefault(row["id"], row)
         return rows
-
-
-def _processes() -> tuple[int, int]:
-    """Return this process's rank and the number of processes."""
-    if dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

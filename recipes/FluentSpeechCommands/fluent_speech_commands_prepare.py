@@ -12,12 +12,9 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import soundfile
-from tqdm import tqdm
-
+from spiritlm_plugin.dataio.durations import read_durations
 from spiritlm_plugin.dataio.manifests import write_manifest
 
 logger = logging.getLogger("fluent_speech_commands_prepare")
@@ -25,7 +22,6 @@ logger = logging.getLogger("fluent_speech_commands_prepare")
 SPLITS = ("train", "valid", "test")
 SLOTS = ("action", "object", "location")
 COLUMNS = ("path", "speakerId", "transcription", *SLOTS)
-_THREADS = 16
 
 
 def prepare_fluent_speech_commands(
@@ -85,18 +81,13 @@ def _read_table(data_folder: Path, split: str) -> list[dict[str, str]]:
 def _describe_all(
     data_folder: Path, rows: list[dict[str, str]], split: str
 ) -> dict[str, dict]:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = tqdm(
-            pool.map(lambda row: _describe(data_folder, row), rows),
-            total=len(rows),
-            desc=split,
-            unit="file",
-        )
-        items = {
-            Path(row["path"]).stem: item
-            for row, item in zip(rows, found)
-            if item is not None
-        }
+    commands = {data_folder / row["path"]: _describe(row) for row in rows}
+    usable = [wav for wav, command in commands.items() if command]
+    items = {
+        wav.stem: {"wav": str(wav), "duration": round(seconds, 4)}
+        | commands[wav]
+        for wav, seconds in read_durations(usable, split).items()
+    }
     if not items:
         raise ValueError(
             f"the {split} split in {data_folder} has no usable recording: "
@@ -105,21 +96,13 @@ def _describe_all(
     return items
 
 
-def _describe(data_folder: Path, row: dict[str, str]) -> dict | None:
-    wav = data_folder / row["path"]
+def _describe(row: dict[str, str]) -> dict[str, str] | None:
     text = " ".join((row["transcription"] or "").lower().split())
     slots = [(row[slot] or "").strip() for slot in SLOTS]
     if not text or not all(slots):
         logger.warning("%s is left out: its row is not complete", row["path"])
         return None
-    try:
-        duration = round(soundfile.info(wav).duration, 4)
-    except soundfile.LibsndfileError as error:
-        logger.warning("%s is left out: %s", row["path"], error)
-        return None
     return {
-        "wav": str(wav),
-        "duration": duration,
         "speaker": row["speakerId"],
         "text": text,
         "intent": " ".join(slots),

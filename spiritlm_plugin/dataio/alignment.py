@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,18 +13,18 @@ from typing import Any
 from speechbrain.utils.distributed import (
     ddp_barrier,
     if_main_process,
-    is_distributed_initialized,
     run_on_main,
 )
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.batching import length_batches
-from spiritlm_plugin.dataio.checkpoints import digest_weights
+from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.json_shards import JSONShards
 from spiritlm_plugin.dataio.manifests import load_manifest, write_manifest
+from spiritlm_plugin.dataio.processes import rank_and_world_size
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +119,7 @@ def align_manifest(
         )
     sharding = manifest, folder, shard_utterances
     missing = run_on_main(_prepare, args=[*sharding, aligner])
-    rank, processes = 0, 1
-    if is_distributed_initialized():
-        rank = distributed.get_rank()
-        processes = distributed.get_world_size()
+    rank, processes = rank_and_world_size()
     mine = dict(list(missing.items())[rank::processes])
     _align_shards(mine, aligner, batch_seconds, workers, manifest.stem)
     ddp_barrier()
@@ -141,7 +137,7 @@ def _prepare(
     shards = _shards(manifest, folder, size, wanted)
     shards.claim(
         {
-            "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            "manifest": digest_values(rows),
             "aligner": digest_weights(aligner),
             "characters": "".join(
                 sorted(aligner.characters, key=aligner.characters.get)

@@ -1,8 +1,33 @@
-"""Batches of items of similar length."""
+"""Batches of items of similar length, and samples of items."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def spread(items: Iterable[T], count: int | None) -> list[T]:
+    """Return so many of some items, evenly spread; all if None.
+
+    Raises
+    ------
+    ValueError
+        If the count is not positive.
+
+    Example
+    -------
+    >>> spread("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    items = list(items)
+    if count is None:
+        return items
+    if count < 1:
+        raise ValueError(f"at least 1 utterance is evaluated, got {count}")
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def length_batches(

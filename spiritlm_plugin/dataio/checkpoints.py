@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -108,6 +110,18 @@ def digest_weights(module: nn.Module) -> str:
         content = tensor.detach().cpu().contiguous().flatten()
         digest.update(content.view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def digest_values(values: Any) -> str:
+    """Return what tells plain values, which JSON can hold, from others.
+
+    Example
+    -------
+    >>> digest_values({"a": 1, "b": 2}) == digest_values({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load_safetensors(module: nn.Module, path: str | Path) -> None:

@@ -7,7 +7,6 @@ complete, so a run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.checkpoints import digest_weights
+from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.units import SpeechUnits
 
 Tokenizer = Callable[[Sequence[Tensor]], Sequence[SpeechUnits]]
@@ -215,10 +214,9 @@ def _describe(
     folder: Path, items: Mapping[str, Any], shards: int, parts: Mapping
 ) -> None:
     """Write what the corpus is made of, or compare with what is there."""
-    content = json.dumps(items, sort_keys=True).encode()
     description = {
         "parts": dict(parts),
-        "manifest": hashlib.sha256(content).hexdigest()[:16],
+        "manifest": digest_values(items),
         "utterances": len(items),
         "seconds": sum(item["duration"] for item in items.values()),
         "shards": shards,

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from speechbrain.utils.distributed import (
     ddp_barrier,
     if_main_process,
-    is_distributed_initialized,
 )
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from spiritlm_plugin.dataio.processes import rank_and_world_size
 from spiritlm_plugin.dataio.recordings import map_recordings
 
 # Utterances in a file.
@@ -100,10 +100,7 @@ class F0Cache:
             Audio in a batch, padding included.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        rank, processes = 0, 1
-        if is_distributed_initialized():
-            rank = distributed.get_rank()
-            processes = distributed.get_world_size()
+        rank, processes = rank_and_world_size()
         missing = [
             number
             for number in range(len(self._shards))[rank::processes]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.demo.report import Report
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -47,21 +47,15 @@ class TinyCorpus:
             f"--seed={_SEED}",
         )
 
-    def _items(self, split: str) -> dict[str, dict]:
-        items = json.loads((self.folder / f"{split}.json").read_text("utf-8"))
-        for item in items.values():
-            item["wav"] = item["wav"].format(data_root=self.folder)
-        return items
-
     def held_out(self) -> tuple[str, str, str]:
         """Return a recording, what it says, and whose voice it is."""
-        items = self._items("test").values()
+        items = load_manifest(self.folder / "test.json").values()
         chosen = next(i for i in items if len(i["text"].split()) >= 8)
         return chosen["wav"], chosen["text"], chosen["speaker"]
 
     def styles(self) -> dict[str, str]:
         """Return a recording in each of two styles."""
-        items = list(self._items("test").values())
+        items = load_manifest(self.folder / "test.json").values()
         return {
             style: next(i["wav"] for i in items if i["style"] == style)
             for style in _STYLES
@@ -71,8 +65,8 @@ class TinyCorpus:
 def train_a_little(corpus: TinyCorpus, steps: int, report: Report) -> None:
     """Run some steps of the pretraining recipe, and plot the loss.
 
-    The text of the shipped model is the start, and speech is learned anew, from
-    a minute of it: a training run to look at, not to use.
+    The shipped model goes on, on a minute of speech, which it soon knows by
+    heart: a training run to look at, not to use.
 
     Arguments
     ---------
@@ -110,7 +104,10 @@ def train_a_little(corpus: TinyCorpus, steps: int, report: Report) -> None:
         "--device=cpu",
     )
     losses = read_losses(output / "train_log.txt")
-    report.say(f"\n## Training\n\n{_EPOCHS * each} steps of the recipe:\n")
+    report.say(
+        f"\n## Training\n\n{_EPOCHS * each} steps of the recipe, on a minute of "
+        "speech, which the model soon knows by heart:\n"
+    )
     report.say("| step | loss, training | loss, validation |\n|---:|---:|---:|")
     for epoch, (train, valid) in enumerate(losses, 1):
         report.say(f"| {epoch * each} | {train:.2f} | {valid:.2f} |")

@@ -278,9 +278,7 @@ class SpeechCodec(Pretrained):
             wavs = self.mods.vocoder.synthesize(
                 items, voices, global_style, seeds=seeds
             )
-        lengths = torch.tensor([len(wav) for wav in wavs])
-        longest = lengths.max().clamp(min=1)
-        return pad_sequence(wavs, batch_first=True), lengths / longest
+        return pad_waveforms(wavs)
 
 
 def local_folder(
@@ -314,6 +312,13 @@ def local_folder(
 
 def _shipped() -> list[str]:
     return sorted(path.name for path in _SHIPPED.iterdir())
+
+
+def pad_waveforms(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return a padded batch, and the relative length of each item."""
+    lengths = torch.tensor([len(wav) for wav in wavs])
+    longest = lengths.max().clamp(min=1)
+    return pad_sequence(list(wavs), batch_first=True), lengths / longest
 
 
 def _unpad(wavs: Tensor, wav_lens: Tensor | None) -> list[Tensor]:

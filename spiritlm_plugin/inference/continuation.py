@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spiritlm_plugin.dataio.segments import Segment, Speech, Text
-from spiritlm_plugin.inference.few_shot import Answer, FewShot, as_speech
-from spiritlm_plugin.inference.generation import Generation, Speaking
+from spiritlm_plugin.dataio.segments import Segment, Text
+from spiritlm_plugin.inference.few_shot import Answer, FewShot
+from spiritlm_plugin.inference.generation import Generation
 
 if TYPE_CHECKING:
     from spiritlm_plugin.inference.spiritlm import SpiritLM
@@ -55,8 +55,7 @@ class Continuer(FewShot):
         temperature: float = 0.8,
         **options,
     ):
-        parts = with_units(lm, [part for shot in shots for part in shot])
-        shown = [_join(*pair) for pair in zip(parts[::2], parts[1::2])]
+        shown = [_join(*pair) for pair in lm.with_units(shots)]
         super().__init__(
             lm,
             shown,
@@ -75,22 +74,14 @@ class Continuer(FewShot):
     ) -> list[Answer]:
         """Return the continuations; one may be empty."""
         voice = self.lm.mods.vocoder.speaker_id(speaker)
-        queries = [[part] for part in with_units(self.lm, prompts)]
+        queries = self.lm.with_units([[part] for part in prompts])
         shown, generations = self.ask(queries, seeds)
         answers = [
             self._read(prompt.segments, prompt.shots, generation)
             for prompt, generation in zip(shown, generations)
         ]
-        speaking = Speaking(self.lm.mods.vocoder, self.lm.vocabulary)
-        with self.lm.inference_ctx:
-            speaking.speak(
-                [answer.generation for answer in answers],
-                [prompt.segments for prompt in shown],
-                # Behind speech without a marker between.
-                [True] * len(shown),
-                voice,
-                list(seeds),
-            )
+        # Behind speech without a marker between.
+        self.speak(answers, shown, True, seeds, voice)
         return answers
 
     def _read(
@@ -109,12 +100,3 @@ def _join(prompt: Segment, continuation: Segment) -> list[Segment]:
     if isinstance(prompt, Text) and isinstance(continuation, Text):
         return [prompt, Text(f" {continuation.text}{_END}")]
     return [prompt, continuation]
-
-
-def with_units(lm: SpiritLM, parts: Sequence[Segment]) -> list[Segment]:
-    """Return segments, the recordings among them as units, in one batch."""
-    spoken = [i for i, part in enumerate(parts) if isinstance(part, Speech)]
-    found: list[Segment] = list(parts)
-    for i, speech in zip(spoken, as_speech(lm, [parts[i] for i in spoken])):
-        found[i] = speech
-    return found

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.prompts import (
     FewShotPrompts,
     Prompt,
@@ -66,14 +65,7 @@ class Answer:
 def as_speech(lm: SpiritLM, recordings: Sequence[Any]) -> list[Speech]:
     """Return recordings, units or `Speech` as speech with units."""
     speech = [r if isinstance(r, Speech) else Speech(r) for r in recordings]
-    sounds = [i for i, part in enumerate(speech) if not part.has_units]
-    wavs = [
-        read_audio(speech[i].content, speech[i].sample_rate) for i in sounds
-    ]
-    if wavs:
-        for i, units in zip(sounds, lm.encode_batch(wavs)):
-            speech[i] = Speech(units)
-    return speech
+    return lm.with_units([speech])[0]
 
 
 class FewShot:
@@ -157,6 +149,39 @@ class FewShot:
             for i, generation in zip(fits, found):
                 generations[i] = generation
         return prompts, generations
+
+    def speak(
+        self,
+        answers: Sequence[Answer],
+        prompts: Sequence[Prompt],
+        goes_on: bool,
+        seeds: Sequence[int],
+        voice: int,
+    ) -> None:
+        """Give answers their waveforms.
+
+        Arguments
+        ---------
+        answers : sequence of Answer
+            Whose speech gets its waveform.
+        prompts : sequence of Prompt
+            What they answer.
+        goes_on : bool
+            Whether their speech goes on from the prompts'.
+        seeds : sequence of int
+            One for each.
+        voice : int
+            The speaker.
+        """
+        speaking = Speaking(self.lm.mods.vocoder, self.lm.vocabulary)
+        with self.lm.inference_ctx:
+            speaking.speak(
+                [answer.generation for answer in answers],
+                [prompt.segments for prompt in prompts],
+                [goes_on] * len(prompts),
+                voice,
+                list(seeds),
+            )
 
 
 class Transcriber(FewShot):
@@ -280,15 +305,7 @@ class Reader(FewShot):
             self._cut(prompt, generation)
             for prompt, generation in zip(prompts, generations)
         ]
-        speaking = Speaking(self.lm.mods.vocoder, self.lm.vocabulary)
-        with self.lm.inference_ctx:
-            speaking.speak(
-                [answer.generation for answer in answers],
-                [prompt.segments for prompt in prompts],
-                [False] * len(prompts),
-                voice,
-                list(seeds),
-            )
+        self.speak(answers, prompts, False, seeds, voice)
         return answers
 
     def _cut(self, prompt: Prompt, generation: Generation) -> Answer:

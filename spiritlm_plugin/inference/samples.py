@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.interleaving import Utterance
 from spiritlm_plugin.dataio.segments import Segment, Speech, Text
 from spiritlm_plugin.inference.spiritlm import SpiritLM
@@ -52,8 +53,8 @@ class Sampler:
             self.tasks.append("continuation")
         self.tasks += ["transcript"] if "asr" in forms else []
         self.tasks += ["reading"] if "tts" in forms else []
-        self.rows = _spread(rows, count)
-        self.judged = _spread(rows, judged if "asr" in forms else 0)
+        self.rows = self._some(rows, count)
+        self.judged = self._some(rows, judged if "asr" in forms else 0)
 
     def sample(self, lm: SpiritLM, seed: int = 0) -> list[dict[str, Any]]:
         """Return what the model says.
@@ -118,8 +119,8 @@ class Sampler:
             units = units.cut(0.0, units.duration / 2)
         return [Speech(units)]
 
-
-def _spread(rows: Sequence, count: int) -> list[Mapping[str, Any]]:
-    """Return so many rows, evenly spread."""
-    count = min(count, len(rows))
-    return [rows[i * len(rows) // count] for i in range(count)]
+    @staticmethod
+    def _some(rows: Sequence, count: int) -> list[Mapping[str, Any]]:
+        # The rows of a corpus are read where they are asked for.
+        places = spread(range(len(rows)), count) if count else []
+        return [rows[i] for i in places]

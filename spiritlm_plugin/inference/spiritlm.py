@@ -190,7 +190,7 @@ class SpiritLM(Tasks, SpeechCodec):
         batch = [as_prompt(p) for p in ([prompts] if single else prompts)]
         voice = self.mods.vocoder.speaker_id(speaker)
         seeds = draw_seeds(seed, len(batch))
-        batch = self._with_units(batch)
+        batch = self.with_units(batch)
         ids = [self.vocabulary.encode(prompt, output) for prompt in batch]
         speaking = Speaking(self.mods.vocoder, self.vocabulary)
         decoded: list[Any] = [None] * len(ids)
@@ -280,7 +280,7 @@ class SpiritLM(Tasks, SpeechCodec):
                 "continuations: give one for each"
             )
         pairs = [as_prompt(p) for p in (*prompts, *continuations)]
-        pairs = self._with_units(pairs)
+        pairs = self.with_units(pairs)
         contexts, targets = [], []
         for prompt, continuation in zip(
             pairs[: len(prompts)], pairs[len(prompts) :]
@@ -297,8 +297,27 @@ class SpiritLM(Tasks, SpeechCodec):
             )
         return sums, counts
 
-    def _with_units(self, batch: list[list[Segment]]) -> list[list[Segment]]:
-        """Replace the recordings of all prompts by their units."""
+    def with_units(
+        self, batch: Sequence[Sequence[Segment]]
+    ) -> list[list[Segment]]:
+        """Replace the recordings of all prompts by their units, in one batch.
+
+        Arguments
+        ---------
+        batch : sequence of list of segments
+            Prompts; a segment that stands in several is tokenized once.
+
+        Raises
+        ------
+        ValueError
+            If a recording cannot be used; see `read_audio`.
+
+        Example
+        -------
+        >>> lm = SpiritLM.from_release(checkpoints, "base")
+        >>> lm.with_units([[Text("two"), Speech(recording)]])
+        [[Text(text='two'), Speech(59 phonetic units)]]
+        """
         recordings = {
             id(segment): segment
             for prompt in batch

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from spiritlm_plugin.dataio.segments import Speech
-from spiritlm_plugin.inference.codec import draw_seeds
+from spiritlm_plugin.inference.codec import draw_seeds, pad_waveforms
 from spiritlm_plugin.inference.few_shot import (
     TOO_LONG,
     Answer,
@@ -165,10 +164,9 @@ class Tasks:
         read = Reader(self, shots or (), stop, **options)
         answers = read(texts, draw_seeds(seed, len(texts)), speaker)
         wavs = [answer.generation.wav for answer in _checked(answers)]
-        wavs = [torch.zeros(0) if wav is None else wav for wav in wavs]
-        lengths = torch.tensor([len(wav) for wav in wavs])
-        padded = pad_sequence(wavs, batch_first=True)
-        return padded, lengths / lengths.max().clamp(min=1)
+        return pad_waveforms(
+            [torch.zeros(0) if wav is None else wav for wav in wavs]
+        )
 
     def classify(
         self: SpiritLM,

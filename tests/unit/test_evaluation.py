@@ -20,7 +20,7 @@ def processes(monkeypatch):
         made = []
         for rank in range(count):
             monkeypatch.setattr(
-                predictions, "_processes", lambda r=rank: (r, count)
+                predictions, "rank_and_world_size", lambda r=rank: (r, count)
             )
             made.append(Predictions(folder, settings, ids))
         return made

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.evaluation import (
     answer_row,
     item_seeds,
@@ -25,7 +26,6 @@ from spiritlm_plugin.evaluation import (
     percent,
     sampling_of,
     settings_of,
-    spread,
     write_report,
 )
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Transcriber

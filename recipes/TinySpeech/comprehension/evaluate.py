@@ -18,6 +18,7 @@ import torch
 
 from spiritlm_plugin.core import load_recipe
 from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.manifests import ManifestError, load_manifest
 from spiritlm_plugin.dataio.segments import Speech, Text
 from spiritlm_plugin.dataio.units import (
@@ -31,7 +32,6 @@ from spiritlm_plugin.evaluation import (
     load_model,
     markdown_table,
     settings_of,
-    spread,
     write_report,
 )
 from spiritlm_plugin.metrics.pair_likelihood import Scored, pair_accuracy

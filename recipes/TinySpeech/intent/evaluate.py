@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.evaluation import (
     answer_row,
@@ -27,7 +28,6 @@ from spiritlm_plugin.evaluation import (
     percent,
     sampling_of,
     settings_of,
-    spread,
     write_report,
 )
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Classifier

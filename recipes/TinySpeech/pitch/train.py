@@ -94,9 +94,9 @@ class PitchBrain(TrainingBrain):
         self.errors, self.units = PitchErrorStats(), []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
+        super().on_stage_end(stage, stage_loss, epoch)
         if stage == Stage.TEST:
             self.test_stats = self.summarize()
-        super().on_stage_end(stage, stage_loss, epoch)
 
     def on_valid_end(self, stats, epoch):
         stats.update(self.summarize())

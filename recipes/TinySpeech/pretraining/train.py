@@ -16,12 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import soundfile
-import torch
-from speechbrain.utils.distributed import (
-    get_rank,
-    if_main_process,
-    run_on_main,
-)
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.utils.data import DataLoader
 
 from spiritlm_plugin.core import TrainingBrain, load_recipe, unwrap
@@ -29,6 +24,7 @@ from spiritlm_plugin.dataio.corpus import fingerprints
 from spiritlm_plugin.dataio.mixing import Mixture
 from spiritlm_plugin.dataio.packed_loader import PackedLoader
 from spiritlm_plugin.dataio.packing import labels_of
+from spiritlm_plugin.dataio.processes import rank_and_world_size
 from spiritlm_plugin.dataio.sources import (
     load_corpora,
     load_texts,
@@ -200,8 +196,7 @@ def make_mixture(hparams, vocabulary, parts, split):
 
 def make_loaders(hparams, run_opts, train_mixture, valid_mixture):
     """Return this process's share of the stream, and of its validation."""
-    rank = get_rank() or 0
-    size = torch.distributed.get_world_size() if get_rank() is not None else 1
+    rank, size = rank_and_world_size()
     rows = hparams["step_rows"]
     accumulation = run_opts.get("grad_accumulation_factor", 1)
     loader = PackedLoader(

@@ -22,6 +22,7 @@ from speechbrain.utils.distributed import infer_device
 
 from spiritlm_plugin.core import load_recipe
 from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_weights
 from spiritlm_plugin.dataio.seeds import derive_seed
 from spiritlm_plugin.dataio.segments import Speech, Text
@@ -34,10 +35,9 @@ from spiritlm_plugin.evaluation import (
     markdown_table,
     percent,
     settings_of,
-    spread,
     write_report,
 )
-from spiritlm_plugin.inference.continuation import Continuer, with_units
+from spiritlm_plugin.inference.continuation import Continuer
 from spiritlm_plugin.inference.few_shot import TOO_LONG
 from spiritlm_plugin.inference.generation import speech_of
 from spiritlm_plugin.metrics.sentiment import (
@@ -233,7 +233,7 @@ class Asker:
         """Return prompts; recordings are tokenized once for all runs."""
         spoken = [r.prompt for r in records if isinstance(r.prompt, Path)]
         new = [path for path in spoken if path not in self._units]
-        units = with_units(self.lm, [Speech(path) for path in new])
+        [units] = self.lm.with_units([[Speech(path) for path in new]])
         self._units |= zip(new, units)
         return [self._units.get(r.prompt) or Text(r.prompt) for r in records]
 

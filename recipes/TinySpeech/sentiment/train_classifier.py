@@ -40,11 +40,6 @@ class SentimentBrain(TrainingBrain):
             logits, labels, label_smoothing=self.hparams.label_smoothing
         )
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        if stage == Stage.TEST:
-            self.test_stats = {"loss": stage_loss} | self.means.read()
-        super().on_stage_end(stage, stage_loss, epoch)
-
 
 class TextBrain(SentimentBrain):
     def read(self, batch, stage):

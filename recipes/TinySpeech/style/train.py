@@ -74,11 +74,6 @@ class StyleBrain(TrainingBrain):
             logits, labels, label_smoothing=self.hparams.label_smoothing
         )
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        if stage == Stage.TEST:
-            self.test_stats = {"loss": stage_loss} | self.means.read()
-        super().on_stage_end(stage, stage_loss, epoch)
-
 
 def crop(wavs, lengths, labels, seconds):
     """Cut a piece of so many seconds out of each longer item.

@@ -21,6 +21,7 @@ from speechbrain.utils.distributed import infer_device
 
 from spiritlm_plugin.core import load_recipe
 from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.prompts import STOP_WORD
 from spiritlm_plugin.dataio.units import SAMPLE_RATE
@@ -34,7 +35,6 @@ from spiritlm_plugin.evaluation import (
     percent,
     sampling_of,
     settings_of,
-    spread,
     write_report,
 )
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Reader

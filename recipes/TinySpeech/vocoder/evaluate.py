@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from spiritlm_plugin.core import load_recipe
 from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.batching import length_batches
+from spiritlm_plugin.dataio.batching import length_batches, spread
 from spiritlm_plugin.dataio.corpus import STREAMS
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.units import SAMPLE_RATE
@@ -66,7 +66,7 @@ class Evaluation:
         self.device = device
         folder = Path(hparams["manifest_folder"])
         needs = ["text"] if hparams["recognizer"] else []
-        self.items = spread(
+        self.items = some(
             load_manifest(folder / f"{hparams['split']}.json", needs),
             hparams["utterances"],
         )
@@ -87,7 +87,7 @@ class Evaluation:
         if len(styles) < 2:
             return None
         items = load_manifest(folder / "train.json", ["style"])
-        items = spread(items, self.hparams["style_utterances"]).values()
+        items = some(items, self.hparams["style_utterances"]).values()
         wavs = [read_audio(item["wav"]) for item in items]
         contours = find_contours(self.f0, wavs, self.device)
         labels = [item["style"] for item in items]
@@ -157,12 +157,9 @@ class Evaluation:
         system.figures |= unit_agreement(self.units, again)
 
 
-def spread(items, count):
+def some(items, count):
     """Return so many of the utterances, evenly spread; all if None."""
-    names = list(items)
-    count = min(count or len(names), len(names))
-    chosen = [names[i * len(names) // count] for i in range(count)]
-    return {name: items[name] for name in chosen}
+    return {name: items[name] for name in spread(items, count or None)}
 
 
 def find_contours(f0, wavs, device):
@@ -196,7 +193,7 @@ def write_report(evaluation, systems, folder):
                     row[f"heard_{key}"] = values[i]
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     count = evaluation.hparams["sample_count"]
-    shown = list(spread(evaluation.items, count))
+    shown = list(some(evaluation.items, count))
     write_recordings(evaluation, systems, shown, folder / "wavs")
     draw_contours(evaluation, systems, shown, folder / "f0.png")
 
