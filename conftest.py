@@ -84,6 +84,13 @@ def _names_of_examples(request):
     namespace.update({n: make() for n, make in makers.items() if n in used})
 
 
+@pytest.fixture(autouse=True)
+def _seed_of_examples(request):
+    """Make an example in a docstring draw the same in any order of tests."""
+    if isinstance(request.node, pytest.DoctestItem) and "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def small():
     """Folder of the small released checkpoints' test vectors."""

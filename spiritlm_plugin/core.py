@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -81,6 +82,27 @@ def load_recipe(
     if if_main_process() and os.path.isfile(script):
         shutil.copy(script, folder)
     return hparams, run_opts
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a recipe's main function with the command line.
+
+    Under ``torchrun`` the processes leave together, when all are done, and
+    without tearing the interpreter down: threads of gloo may abort a process
+    that does, and torchrun then stops the others, which may still be saving.
+
+    Arguments
+    ---------
+    main : callable
+        Of the recipe.
+    """
+    main(sys.argv[1:])
+    if dist.is_initialized():
+        dist.barrier()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _read_seed(file: TextIO, overrides: str) -> int:
@@ -297,6 +319,8 @@ class TrainingBrain(sb.Brain):
         tensorboard = getattr(self.hparams, "tensorboard_logger", None)
         if tensorboard is not None:
             tensorboard.log_stats(meta, self.train_stats, stats)
+            if tensorboard.writer is not None:  # in the main process
+                tensorboard.writer.flush()
 
     def _keep_best(self, stats: dict[str, float], epoch: int) -> None:
         if self.checkpointer is None:

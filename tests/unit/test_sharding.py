@@ -4,8 +4,6 @@ As a script, this file trains two small models that two processes share:
 ``torchrun test_sharding.py FOLDER``.
 """
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import torch.distributed as dist
 from speechbrain.utils.distributed import ddp_init_group, if_main_process
 from torch.distributed.fsdp import FSDPModule
 
-from spiritlm_plugin.core import AtomicCheckpointer
+from spiritlm_plugin.core import AtomicCheckpointer, run
 from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import new_language_model
@@ -215,7 +213,8 @@ def test_a_saved_folder_is_a_stock_one(one_process, tmp_path):
         )
 
 
-def main(folder, name, *_):
+def main(arguments):
+    folder, name, *_ = arguments
     ddp_init_group(OPTIONS)
     for setting in SETTINGS:
         brain = make_brain(Path(folder) / setting, setting)
@@ -230,10 +229,7 @@ def main(folder, name, *_):
         assert bool(result["weights"]) == if_main_process()
         if if_main_process():
             torch.save(result, Path(folder) / f"{name}-{setting}.pt")
-    dist.barrier()
-    # A thread of gloo may outlive the interpreter, which would then abort.
-    os._exit(0)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run(main)

@@ -7,12 +7,11 @@ Writes <output_folder>/<split>.json for each split. Under torchrun the processes
 share the work; a run that was stopped goes on when it is started again.
 """
 
-import sys
 from pathlib import Path
 
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.alignment import align_manifest
 from spiritlm_plugin.lobes.ctc_aligner import CTCAligner
 
@@ -33,4 +32,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -11,7 +11,6 @@ similarity.png. Runs under torchrun, and goes on where it was stopped.
 
 import logging
 import re
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.checkpoints import require_files
 from spiritlm_plugin.dataio.interleaving import DocumentError, Utterance
 from spiritlm_plugin.dataio.manifests import ManifestError
@@ -320,4 +319,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

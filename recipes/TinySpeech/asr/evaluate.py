@@ -8,13 +8,12 @@ that it gets wrong. Writes predictions.jsonl, wer.txt (alignments), summary.json
 report.md and wer.png. Runs under torchrun, and goes on where it was stopped.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.evaluation import (
     answer_row,
@@ -132,4 +131,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

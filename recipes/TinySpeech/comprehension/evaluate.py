@@ -10,13 +10,12 @@ goes on where it was stopped.
 """
 
 import logging
-import sys
 from itertools import groupby
 from pathlib import Path
 
 import torch
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.manifests import ManifestError, load_manifest
@@ -382,4 +381,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -8,7 +8,6 @@ likelihood). Writes predictions.jsonl, summary.json, report.md and confusion.png
 Runs under torchrun, and goes on where it was stopped.
 """
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.evaluation import (
@@ -157,4 +156,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

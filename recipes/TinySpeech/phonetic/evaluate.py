@@ -9,7 +9,6 @@ sounds, units_<split>.png.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from speechbrain.augment.augmenter import Augmenter
 from tqdm import tqdm
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.seeds import derive_seed
@@ -180,4 +179,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -11,7 +11,6 @@ Writes the HuBERT as a folder of transformers, <output_folder>/hubert.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from spiritlm_plugin.core import (
     TrainingBrain,
     load_recipe,
+    run,
     train,
     unwrap,
 )
@@ -125,4 +125,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

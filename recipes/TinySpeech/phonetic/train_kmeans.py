@@ -9,14 +9,13 @@ linear quantizer.
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 from transformers import HubertModel
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.units import PHONETIC_HOP
@@ -108,4 +107,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

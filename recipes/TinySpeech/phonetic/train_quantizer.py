@@ -13,7 +13,6 @@ released form, quantizer.pt.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.seed import seed_everything
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, train
+from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.integrations.export_phonetic import export_quantizer
 from spiritlm_plugin.integrations.parts import load_part, save_part
@@ -125,4 +124,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

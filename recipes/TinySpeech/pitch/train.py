@@ -9,7 +9,6 @@ keep of F0 (report.json, report.txt) and examples of it (contours.png).
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, train, unwrap
+from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train, unwrap
 from spiritlm_plugin.dataio.f0_cache import F0Cache
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.integrations.export import export_pitch
@@ -225,4 +224,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -11,7 +11,6 @@ transformers, and what the model says after each epoch (samples/).
 """
 
 import json
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import soundfile
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.utils.data import DataLoader
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, unwrap
+from spiritlm_plugin.core import TrainingBrain, load_recipe, run, unwrap
 from spiritlm_plugin.dataio.corpus import fingerprints
 from spiritlm_plugin.dataio.mixing import Mixture
 from spiritlm_plugin.dataio.packed_loader import PackedLoader
@@ -39,8 +38,8 @@ from spiritlm_plugin.integrations.export_model import export_model
 from spiritlm_plugin.lobes.adapters import add_adapters, merge_adapters
 from spiritlm_plugin.lobes.language_model import (
     new_language_model,
-    start_language_model,
 )
+from spiritlm_plugin.lobes.language_model_start import start_language_model
 from spiritlm_plugin.metrics.modalities import ModalityFigures
 from spiritlm_plugin.sharding import ShardedState, full_state, shard
 
@@ -263,4 +262,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

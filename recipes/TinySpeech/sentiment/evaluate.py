@@ -9,7 +9,6 @@ recordings (wavs/), summary.json, report.md and shots.png. Runs under torchrun,
 and goes on where it was stopped.
 """
 
-import sys
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_weights
@@ -439,4 +438,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

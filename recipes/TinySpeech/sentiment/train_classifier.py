@@ -10,7 +10,6 @@ report.json. Runs under torchrun, and goes on where it was stopped.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, train, unwrap
+from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train, unwrap
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.stsp import MODALITIES, SENTIMENTS, STSPArchive
 from spiritlm_plugin.dataio.units import SAMPLE_RATE
@@ -153,4 +152,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -10,14 +10,13 @@ cluster (style/), and report.json.
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.recordings import map_recordings
 from spiritlm_plugin.integrations.parts import load_part, save_part
@@ -113,4 +112,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -11,7 +11,6 @@ and confusion.png to the output folder.
 
 import json
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.naive_bayes import MultinomialNB
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.recordings import map_recordings
 from spiritlm_plugin.integrations.parts import load_part
@@ -161,4 +160,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

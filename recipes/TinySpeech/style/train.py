@@ -12,7 +12,6 @@ transformers folder (transformers/), and report.json.
 """
 
 import json
-import sys
 from math import ceil
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, train
+from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.units import SAMPLE_RATE
@@ -186,4 +185,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

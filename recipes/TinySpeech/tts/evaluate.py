@@ -11,7 +11,6 @@ report.md, durations.png and some recordings (wavs/). Runs under torchrun, and
 goes on where it was stopped.
 """
 
-import sys
 from pathlib import Path
 
 import soundfile
@@ -19,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.manifests import load_manifest
@@ -234,4 +233,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -11,7 +11,6 @@ table.md, predictions.jsonl, f0.png and some recordings (wavs/).
 """
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from speechbrain.utils.distributed import infer_device
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.batching import length_batches, spread
 from spiritlm_plugin.dataio.corpus import STREAMS
@@ -262,4 +261,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

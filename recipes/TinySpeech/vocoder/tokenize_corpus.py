@@ -8,13 +8,12 @@ share the work; a run that was stopped goes on when it is started again.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import torch
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe
+from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.corpus import (
     STREAMS,
     fingerprints,
@@ -89,4 +88,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

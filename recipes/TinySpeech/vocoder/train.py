@@ -9,7 +9,6 @@ trained part (vocoder/) and recordings as they are and resynthesized (samples/).
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import soundfile
@@ -24,6 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from spiritlm_plugin.core import (
     TrainingBrain,
     load_recipe,
+    run,
     train,
     unwrap,
 )
@@ -341,4 +341,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)
