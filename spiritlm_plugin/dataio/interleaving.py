@@ -231,6 +231,43 @@ def interleave(
     return segments
 
 
+def draw_part(utterance: Utterance, random: Random) -> Utterance:
+    """Draw consecutive words of an utterance, any number of them.
+
+    Arguments
+    ---------
+    utterance : Utterance
+        With words and units.
+    random : random.Random
+        Decides on the number of words, and then on the first.
+
+    Returns
+    -------
+    Utterance
+        The words as its text, and their units.
+
+    Raises
+    ------
+    DocumentError
+        As of `Utterance.boundaries`.
+
+    Example
+    -------
+    >>> units = SpeechUnits([7] * 20 + [8] * 30)
+    >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
+    >>> utterance = Utterance(units, "a cat", words, times)
+    >>> part = draw_part(utterance, Random(4))
+    >>> part.text, len(part.units)
+    ('cat', 37)
+    """
+    boundaries = utterance.boundaries()
+    count = random.randint(1, len(utterance.words))
+    first = random.randint(0, len(utterance.words) - count)
+    end = first + count
+    units = utterance.units.cut(boundaries[first], boundaries[end])
+    return Utterance(units, " ".join(utterance.words[first:end]))
+
+
 class DocumentMaker:
     """Makes documents of utterances, in the forms that the paper compares.
 
@@ -275,7 +312,9 @@ class DocumentMaker:
         form : str
             ``text``, ``speech``, ``interleaved``, ``words`` (each word as
             text and as speech, in an order that is drawn), ``asr`` or
-            ``tts``.
+            ``tts``; ``asr_span`` and ``tts_span`` are the same of a few words
+            of the utterance: what comes next cannot be guessed from text, so
+            that a model learns sooner to attend to the other modality.
         utterance : Utterance
             What it is made of.
         random : random.Random
@@ -312,8 +351,14 @@ class DocumentMaker:
     def _asr(self, utterance, random):
         return [Speech(utterance.spoken()), Transcript(utterance.transcript())]
 
+    def _asr_span(self, utterance, random):
+        return self._asr(draw_part(utterance, random), random)
+
     def _tts(self, utterance, random):
         return [Text(utterance.transcript()), Reading(utterance.spoken())]
+
+    def _tts_span(self, utterance, random):
+        return self._tts(draw_part(utterance, random), random)
 
 
 FORMS: Mapping[str, Callable] = {
@@ -322,5 +367,7 @@ FORMS: Mapping[str, Callable] = {
     "interleaved": DocumentMaker._interleaved,
     "words": DocumentMaker._words,
     "asr": DocumentMaker._asr,
+    "asr_span": DocumentMaker._asr_span,
     "tts": DocumentMaker._tts,
+    "tts_span": DocumentMaker._tts_span,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, require_files
-from spiritlm_plugin.dataio.text_tokenizers import load_text_tokenizer
-from spiritlm_plugin.dataio.units import Kind
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 
 # Matrix products are fast where sizes are multiples of this.
-_ROW_MULTIPLE = 64
+ROW_MULTIPLE = 64
 
 
 class LanguageModel(nn.Module):
@@ -264,138 +262,6 @@ def load_language_model(
     return LanguageModel(model.eval(), vocabulary)
 
 
-def start_language_model(
-    source: str | Path,
-    units: Mapping[str, int],
-    rope_theta: float | None = None,
-    context: int | None = None,
-    dtype: str = "float32",
-    random_weights: bool = False,
-) -> LanguageModel:
-    """Start from a text language model: speech tokens join its vocabulary.
-
-    Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.3.
-
-    Arguments
-    ---------
-    source : str or Path
-        A folder, or a name on the Hub. A model that speaks these units goes on
-        as it is. Of one that speaks others, and was trained by this package,
-        the text is kept, and speech tokens are made anew.
-    units : dict of str to int
-        How many there are: ``phonetic`` and, of Expressive models, ``pitch``
-        and ``style``.
-    rope_theta : float, optional
-        Base of the rotary embedding (100,000 in the paper); by default the
-        model's own.
-    context : int, optional
-        Tokens that it can see at once; by default the model's own.
-    dtype : str
-        Of the weights.
-    random_weights : bool
-        Take its shape alone, for comparison.
-
-    Returns
-    -------
-    LanguageModel
-        The embeddings of speech tokens are random.
-
-    Raises
-    ------
-    OSError
-        If there is no such model.
-    ValueError
-        If its tokenizer has other speech tokens among those of its text, or
-        its rotary embedding cannot be changed.
-
-    Example
-    -------
-    >>> from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-    >>> text = train_text_tokenizer(["the cat sat on the mat"], 280)
-    >>> base = new_language_model(
-    ...     {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1,
-    ...      "num_attention_heads": 2, "intermediate_size": 16},
-    ...     Vocabulary.extend(text, phonetic=50),
-    ... )
-    >>> base.save(tmp / "text_lm")
-    >>> lm = start_language_model(tmp / "text_lm", {"phonetic": 90, "pitch": 8})
-    >>> lm.vocabulary.expressive, len(lm.vocabulary) - len(text), lm.rows
-    (True, 102, 384)
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    text = load_text_tokenizer(source)
-    if not random_weights and _speaks(source, units):
-        return _go_on(source, rope_theta, context, dtype)
-    if text.token_id("[Speech]") is not None:
-        raise ValueError(
-            f"the tokenizer of {source} has speech tokens among those of its "
-            "text, and other ones than the speech tokenizer makes; train it "
-            "on units of its own tokenizer"
-        )
-    vocabulary = Vocabulary.extend(text, **units)
-    config = AutoConfig.from_pretrained(source)
-    if rope_theta is not None:
-        rotary = getattr(config, "rope_parameters", None)
-        if not rotary or "rope_theta" not in rotary:
-            raise ValueError(
-                f"{source} has no rotary embedding whose base could be changed;"
-                " leave rope_theta out"
-            )
-        config.rope_parameters = {**rotary, "rope_theta": rope_theta}
-    if context is not None:
-        config.max_position_embeddings = context
-    if random_weights:
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, dtype)
-        )
-    else:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype
-        )
-    # First to the text alone, so that all other rows are new.
-    model.resize_token_embeddings(len(text), mean_resizing=False)
-    model.resize_token_embeddings(
-        len(vocabulary), pad_to_multiple_of=_ROW_MULTIPLE, mean_resizing=False
-    )
-    return LanguageModel(model, vocabulary)
-
-
-def _speaks(source: str | Path, units: Mapping[str, int]) -> bool:
-    """Tell whether a model in a folder has just these speech units."""
-    if not Path(source).is_dir():
-        return False
-    try:
-        vocabulary = Vocabulary.load(source)
-    except ValueError:  # it has no speech tokens
-        return False
-    return all(
-        vocabulary.unit_count(kind) == units.get(kind.name.lower(), 0)
-        for kind in Kind
-    )
-
-
-def _go_on(
-    source: str | Path,
-    rope_theta: float | None,
-    context: int | None,
-    dtype: str,
-) -> LanguageModel:
-    """Load a model that speaks, for further training."""
-    lm = load_language_model(source, dtype)
-    config = lm.model.config
-    rotary = getattr(config, "rope_parameters", None) or {}
-    if rope_theta not in (None, rotary.get("rope_theta")):
-        raise ValueError(
-            f"{source} has learned to speak with a rotary base of "
-            f"{rotary.get('rope_theta')}, which cannot become {rope_theta} any "
-            "more; leave rope_theta out"
-        )
-    if context is not None:
-        config.max_position_embeddings = context
-    return lm
-
-
 def new_language_model(
     config: dict[str, Any], vocabulary: Vocabulary
 ) -> LanguageModel:
@@ -439,7 +305,7 @@ def new_language_model(
             "the configuration of a language model needs a model_type, such "
             f"as 'llama'; got {', '.join(config) or 'nothing'}"
         )
-    rows = -(-len(vocabulary) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+    rows = -(-len(vocabulary) // ROW_MULTIPLE) * ROW_MULTIPLE
     sizes = {"vocab_size": max(rows, config.get("vocab_size", 0))}
     ends = {"bos_token_id": None, "eos_token_id": vocabulary.eos_id}
     if vocabulary.text.prompt_start:

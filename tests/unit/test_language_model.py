@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.units import Kind
+from spiritlm_plugin.dataio.units import Kind, SpeechUnits
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import (
     load_language_model,
     new_language_model,
-    start_language_model,
 )
+from spiritlm_plugin.lobes.language_model_start import start_language_model
 
 CONFIG = {
     "hidden_size": 16,
@@ -48,9 +48,10 @@ def test_text_is_kept_and_speech_is_new(text_lm):
             assert torch.equal(tensor, before), name
             continue
         assert torch.equal(tensor[:text], before[:text]), name
-        shared = min(len(before), len(tensor))
-        new = (tensor[text:shared] != before[text:shared]).any(1)
-        assert bool(new.all()), name
+        for token, index in old.vocabulary.speech_tokens().items():
+            here = lm.vocabulary.speech_tokens()[token]
+            same = torch.equal(tensor[here], before[index])
+            assert same == (here in lm.vocabulary.markers.values()), name
     assert lm.model.config.max_position_embeddings == old.context
 
 
@@ -88,6 +89,18 @@ def test_a_model_that_speaks_these_units_goes_on(checkpoints):
         start_language_model(folder, units, rope_theta=3.0)
     again = start_language_model(folder, units)
     assert again.rows == released.rows
+
+
+def test_a_base_model_becomes_an_expressive_one(text_lm):
+    base, folder = text_lm
+    segments = [("speech", SpeechUnits([3, 3, 49])), ("asr", "the cat")]
+    ids = base.vocabulary.encode(segments)
+    before = base(torch.tensor([ids]))[..., ids]
+    for phonetic, same in ((50, True), (51, False)):
+        lm = start_language_model(folder, {"phonetic": phonetic, "pitch": 9})
+        ids = lm.vocabulary.encode(segments)
+        after = lm(torch.tensor([ids]))[..., ids]
+        assert torch.equal(after, before) == same
 
 
 def test_a_model_without_rotary_embedding_is_refused(tmp_path, text_lm):
