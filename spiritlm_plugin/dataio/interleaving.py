@@ -1,26 +1,16 @@
-"""Documents of pretraining: what the model reads of an utterance.
+"""Interleaving: an utterance whose modality changes at word boundaries.
 
-An utterance with its words becomes a document in one of several forms, of
-which the interleaved one is the method: the modality changes at random word
-boundaries, anew whenever the document is made.
-
-Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.1 and table 6.
+Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from spiritlm_plugin.dataio.segments import (
-    Reading,
-    Segment,
-    Speech,
-    Text,
-    Transcript,
-)
+from spiritlm_plugin.dataio.segments import Segment, Speech, Text
 from spiritlm_plugin.dataio.units import SpeechUnits
 
 # What words may lie behind the last unit, seconds: units end up to one frame
@@ -46,12 +36,15 @@ class Utterance:
         As they are spoken.
     times : sequence of (float, float)
         Start and end of each word, seconds.
+    intent : str, optional
+        What a command wants.
     """
 
     units: SpeechUnits | None = None
     text: str | None = None
     words: Sequence[str] = ()
     times: Sequence[tuple[float, float]] = ()
+    intent: str | None = None
 
     @classmethod
     def from_row(
@@ -85,6 +78,7 @@ class Utterance:
             row.get("text"),
             [word["word"] for word in words],
             [(word["start"], word["end"]) for word in words],
+            row.get("intent"),
         )
 
     def spoken(self) -> SpeechUnits:
@@ -229,145 +223,3 @@ def interleave(
                 continue
         segments.append(text)
     return segments
-
-
-def draw_part(utterance: Utterance, random: Random) -> Utterance:
-    """Draw consecutive words of an utterance, any number of them.
-
-    Arguments
-    ---------
-    utterance : Utterance
-        With words and units.
-    random : random.Random
-        Decides on the number of words, and then on the first.
-
-    Returns
-    -------
-    Utterance
-        The words as its text, and their units.
-
-    Raises
-    ------
-    DocumentError
-        As of `Utterance.boundaries`.
-
-    Example
-    -------
-    >>> units = SpeechUnits([7] * 20 + [8] * 30)
-    >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
-    >>> utterance = Utterance(units, "a cat", words, times)
-    >>> part = draw_part(utterance, Random(4))
-    >>> part.text, len(part.units)
-    ('cat', 37)
-    """
-    boundaries = utterance.boundaries()
-    count = random.randint(1, len(utterance.words))
-    first = random.randint(0, len(utterance.words) - count)
-    end = first + count
-    units = utterance.units.cut(boundaries[first], boundaries[end])
-    return Utterance(units, " ".join(utterance.words[first:end]))
-
-
-class DocumentMaker:
-    """Makes documents of utterances, in the forms that the paper compares.
-
-    Arguments
-    ---------
-    text_words, speech_words : tuple of int
-        The fewest and the most words of a span where text and speech are
-        interleaved.
-
-    Example
-    -------
-    >>> make = DocumentMaker()
-    >>> utterance = Utterance(SpeechUnits([7] * 50), "a cat")
-    >>> make("asr", utterance, Random(0))
-    [Speech(50 phonetic units), Transcript(text='a cat')]
-    """
-
-    def __init__(
-        self,
-        text_words: Sequence[int] = (10, 30),
-        speech_words: Sequence[int] = (5, 15),
-    ):
-        for name, words in (
-            ("text_words", text_words),
-            ("speech_words", speech_words),
-        ):
-            if len(words) != 2 or not 1 <= words[0] <= words[1]:
-                raise ValueError(
-                    f"{name} are the fewest and the most words of a span, as "
-                    f"in [5, 15]; got {words!r}"
-                )
-        self.text_words = tuple(text_words)
-        self.speech_words = tuple(speech_words)
-
-    def __call__(
-        self, form: str, utterance: Utterance, random: Random
-    ) -> list[Segment]:
-        """Return the segments of a document.
-
-        Arguments
-        ---------
-        form : str
-            ``text``, ``speech``, ``interleaved``, ``words`` (each word as
-            text and as speech, in an order that is drawn), ``asr`` or
-            ``tts``; ``asr_span`` and ``tts_span`` are the same of a few words
-            of the utterance: what comes next cannot be guessed from text, so
-            that a model learns sooner to attend to the other modality.
-        utterance : Utterance
-            What it is made of.
-        random : random.Random
-            Decides what is up to chance.
-
-        Raises
-        ------
-        DocumentError
-            If the utterance lacks what the form needs.
-        """
-        return FORMS[form](self, utterance, random)
-
-    def _text(self, utterance, random):
-        return [Text(utterance.transcript())]
-
-    def _speech(self, utterance, random):
-        return [Speech(utterance.spoken())]
-
-    def _interleaved(self, utterance, random):
-        spans = draw_spans(
-            len(utterance.words), self.text_words, self.speech_words, random
-        )
-        return interleave(utterance, spans)
-
-    def _words(self, utterance, random):
-        text_first = random.random() < 0.5
-        spans = [
-            (is_text, word, word + 1)
-            for word in range(len(utterance.words))
-            for is_text in (text_first, not text_first)
-        ]
-        return interleave(utterance, spans)
-
-    def _asr(self, utterance, random):
-        return [Speech(utterance.spoken()), Transcript(utterance.transcript())]
-
-    def _asr_span(self, utterance, random):
-        return self._asr(draw_part(utterance, random), random)
-
-    def _tts(self, utterance, random):
-        return [Text(utterance.transcript()), Reading(utterance.spoken())]
-
-    def _tts_span(self, utterance, random):
-        return self._tts(draw_part(utterance, random), random)
-
-
-FORMS: Mapping[str, Callable] = {
-    "text": DocumentMaker._text,
-    "speech": DocumentMaker._speech,
-    "interleaved": DocumentMaker._interleaved,
-    "words": DocumentMaker._words,
-    "asr": DocumentMaker._asr,
-    "asr_span": DocumentMaker._asr_span,
-    "tts": DocumentMaker._tts,
-    "tts_span": DocumentMaker._tts_span,
-}

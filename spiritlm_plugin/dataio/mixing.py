@@ -17,11 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.interleaving import (
-    FORMS,
-    DocumentMaker,
-    Utterance,
-)
+from spiritlm_plugin.dataio.documents import FORMS, DocumentMaker
+from spiritlm_plugin.dataio.interleaving import Utterance
 from spiritlm_plugin.dataio.packing import pack
 from spiritlm_plugin.dataio.seeds import derive_seed
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
@@ -161,16 +158,26 @@ class Mixture:
         """Return the ids of the document at a place in a source's order."""
         source = self.sources[name]
         epoch, place = divmod(index, len(source.rows))
-        row = source.rows[int(self._order(name, epoch)[place])]
         random = Random(derive_seed(self.seed, name, index))
+        count = self.documents.draw_count(source.form, random)
+        places = range(place, place + count)
+        rows = [
+            source.rows[int(row)]
+            for row in self._order(name, epoch).take(places, mode="wrap")
+        ]
         try:
-            utterance = Utterance.from_row(row, self.vocabulary.expressive)
-            segments = self.documents(source.form, utterance, random)
+            utterances = [
+                Utterance.from_row(row, self.vocabulary.expressive)
+                for row in rows
+            ]
+            segments = self.documents(source.form, utterances, random)
             ids = self.vocabulary.encode(segments)
         except ValueError as error:
             if epoch == 0:
-                label = row.get("utterance") or row.get("text")
-                logger.warning("%s (%s) is left out: %s", label, name, error)
+                labels = [row.get("utterance") or row["text"] for row in rows]
+                logger.warning(
+                    "%s (%s) is left out: %s", ", ".join(labels), name, error
+                )
             return None
         return np.array([*ids, self.vocabulary.eos_id], np.int32)
 

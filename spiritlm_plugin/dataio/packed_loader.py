@@ -93,7 +93,7 @@ class PackedLoader(LoopedLoader):
 
     Example
     -------
-    >>> from spiritlm_plugin.dataio.interleaving import DocumentMaker
+    >>> from spiritlm_plugin.dataio.documents import DocumentMaker
     >>> from spiritlm_plugin.dataio.mixing import Source
     >>> text = example_text_tokenizer()
     >>> source = Source([{"text": "the cat sat"}] * 100, "text")

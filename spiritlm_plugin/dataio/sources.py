@@ -148,5 +148,13 @@ def make_sources(
                 f"there is nothing to make documents of form {form!r} of; "
                 "name tokenized corpora"
             )
+        if form == "few_shot_intent":
+            rows = _with_intents(rows)
         sources[form] = Source(rows, form, share)
     return sources
+
+
+def _with_intents(corpus: datasets.Dataset) -> datasets.Dataset:
+    """Return the utterances that are commands."""
+    intents = corpus["intent"] if "intent" in corpus.column_names else []
+    return corpus.select([i for i, intent in enumerate(intents) if intent])

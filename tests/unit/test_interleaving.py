@@ -8,33 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.interleaving import (
-    FORMS,
     DocumentError,
-    DocumentMaker,
     Utterance,
     draw_spans,
     interleave,
 )
-from spiritlm_plugin.dataio.segments import Reading, Speech, Text, Transcript
+from spiritlm_plugin.dataio.segments import Speech, Text
 from spiritlm_plugin.dataio.units import Kind, SpeechUnits
+from tests.unit.utterances import make_utterance
 
 RANGES = st.tuples(st.integers(1, 9), st.integers(0, 9)).map(
     lambda pair: (pair[0], sum(pair))
 )
-
-
-def make_utterance(count, seconds_a_word=0.4, expressive=True):
-    """Return an utterance in which all phonetic units are different."""
-    seconds = count * seconds_a_word
-    frames = round(25 * seconds)
-    streams = [torch.arange(frames)]
-    if expressive:
-        streams += [torch.arange(frames // 2), torch.arange(int(seconds) + 1)]
-    words = [f"w{i}" for i in range(count)]
-    times = [
-        (i * seconds_a_word, (i + 0.9) * seconds_a_word) for i in range(count)
-    ]
-    return Utterance(SpeechUnits(*streams), " ".join(words), words, times)
 
 
 @given(st.integers(0, 200), RANGES, RANGES, st.integers())
@@ -98,91 +83,6 @@ def test_a_word_too_short_for_a_unit_is_text():
     assert kinds == [Speech, Text, Speech]
 
 
-def test_forms():
-    make = DocumentMaker()
-    utterance = make_utterance(3)
-    spoken, text = Speech(utterance.units), "w0 w1 w2"
-    expected = {
-        "text": [Text(text)],
-        "speech": [spoken],
-        "asr": [spoken, Transcript(text)],
-        "tts": [Text(text), Reading(utterance.units)],
-        "words": [Speech, Text("w0"), Speech, Text("w1"), Speech, Text("w2")],
-    }
-    for form, segments in expected.items():
-        made = make(form, utterance, Random(0))
-        assert len(made) == len(segments)
-        for one, other in zip(made, segments):
-            if isinstance(other, Text):
-                assert one == other and type(one) is type(other)
-            elif isinstance(other, Speech):
-                assert type(one) is type(other)
-                assert one.stream == other.stream
-            else:
-                assert type(one) is other
-    assert {*expected, "interleaved"} == {*FORMS}
-    other_way_round = make("words", utterance, Random(1))
-    assert [s.marker for s in other_way_round] == ["text", "speech"] * 3
-
-
-def test_interleaving_is_new_each_time_and_the_same_for_a_seed():
-    make = DocumentMaker((2, 5), (2, 5))
-    utterance = make_utterance(20)
-
-    def draw(seed):
-        return [
-            s.text if isinstance(s, Text) else s.stream.to_string()
-            for s in make("interleaved", utterance, Random(seed))
-        ]
-
-    assert len({tuple(draw(seed)) for seed in range(20)}) > 15
-    assert draw(3) == draw(3)
-
-
-def change(**arguments):
-    utterance = make_utterance(3)
-    fields = ("units", "text", "words", "times")
-    own = {name: getattr(utterance, name) for name in fields}
-    return Utterance(**own | arguments)
-
-
-@pytest.mark.parametrize(
-    "form, utterance, message",
-    [
-        ("interleaved", change(words=[], times=[]), "no words with times"),
-        ("words", change(words=[], times=[]), "no words with times"),
-        (
-            "interleaved",
-            change(times=[(0, 0.3), (0.8, 1.1), (0.4, 0.7)]),
-            "not in the order",
-        ),
-        (
-            "interleaved",
-            change(times=[(0, 0.3), (0.7, 0.4), (0.8, 1.1)]),
-            "not in the order",
-        ),
-        (
-            "interleaved",
-            change(times=[(-1, -0.5), (0.4, 0.7), (0.8, 1.1)]),
-            "not in the order",
-        ),
-        (
-            "interleaved",
-            change(times=[(0, 0.3), (0.4, 0.7), (0.8, 1.6)]),
-            "end at 1.60 s and its speech at 1.20 s",
-        ),
-        ("interleaved", change(units=None), "no speech units"),
-        ("speech", change(units=SpeechUnits([])), "no speech units"),
-        ("asr", change(text=None), "no text"),
-        ("tts", change(text="  "), "no text"),
-        ("text", change(text=""), "no text"),
-    ],
-)
-def test_what_cannot_be_used_is_refused(form, utterance, message):
-    with pytest.raises(DocumentError, match=message):
-        DocumentMaker()(form, utterance, Random(0))
-
-
 def test_rows_of_corpora():
     row = {
         "phonetic_units": torch.arange(30),
@@ -201,9 +101,3 @@ def test_rows_of_corpora():
     assert Utterance.from_row({"text": "a"}).units is None
     with pytest.raises(DocumentError, match="no pitch or style"):
         Utterance.from_row(row | {"style_units": None}, expressive=True)
-
-
-@pytest.mark.parametrize("words", [(0, 3), (4, 2), (3,)])
-def test_spans_that_cannot_be_are_refused(words):
-    with pytest.raises(ValueError, match="fewest and the most"):
-        DocumentMaker(speech_words=words)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.interleaving import DocumentMaker
+from spiritlm_plugin.dataio.documents import DocumentMaker
 from spiritlm_plugin.dataio.mixing import Mixture, Source
 from spiritlm_plugin.dataio.packed_loader import PackedLoader
 from spiritlm_plugin.dataio.packing import best_fit, labels_of, pack
