@@ -12,6 +12,7 @@ from spiritlm_plugin.lobes.channels_last import conv1d, to_channels_last
 from spiritlm_plugin.lobes.masking import frame_mask, zero_padding
 
 _SLOPE = 0.1
+_FRAME_KERNEL = 3
 # Samples that late stages work on at a time, so that they stay in the cache.
 _PIECE_SAMPLES = 256000
 
@@ -35,6 +36,10 @@ class HifiGanGenerator(nn.Module):
         Of the residual blocks that are averaged after each upsampling.
     resblock_dilations : list of list of int
         Of each residual block's convolutions.
+    frame_dilations : list of int
+        Of a residual block of the frames, before the first upsampling, where
+        convolutions cost least: what a unit sounds like depends on those
+        around it. HiFi-GAN has none. It adds nothing before it is trained.
 
     Example
     -------
@@ -51,9 +56,18 @@ class HifiGanGenerator(nn.Module):
         upsample_kernels: list[int],
         resblock_kernels: list[int] = (3, 7, 11),
         resblock_dilations: list[list[int]] = ((1, 3, 5),) * 3,
+        frame_dilations: list[int] = (),
     ):
         super().__init__()
         self.input = weight_norm(conv1d(input_dim, channels, 7, padding=3))
+        self.frames = None
+        if frame_dilations:
+            self.frames = _ResidualBlock(
+                channels, _FRAME_KERNEL, frame_dilations
+            )
+            for conv in self.frames.plain:
+                nn.init.zeros_(conv.parametrizations.weight.original0)
+                nn.init.zeros_(conv.bias)
         self.stages = nn.ModuleList()
         self.hop = 1
         for rate, kernel in zip(upsample_rates, upsample_kernels):
@@ -76,6 +90,8 @@ class HifiGanGenerator(nn.Module):
             reach = self.context + in_blocks + kernel
             self.context = -(-reach // rate)
         self.context += 3
+        reaches = [(d + 1) * (_FRAME_KERNEL - 1) // 2 for d in frame_dilations]
+        self.context += sum(reaches)
 
     def prepare_for_inference(self) -> None:
         """Fuse the weight norms and lay weights out for speed."""
@@ -98,6 +114,8 @@ class HifiGanGenerator(nn.Module):
         x = to_channels_last(zero_padding(x, mask))
         mask = None if mask is None else mask[:, None, None]
         x = _zero(self.input(x), mask)
+        if self.frames is not None:
+            x = self.frames(x, mask)
         for stage in self.stages:
             x, mask = stage(x, mask)
         # The gradient of tanh needs its output: mask what goes in.

@@ -307,12 +307,10 @@ def test_pitch_tokenizer_centres_on_voiced_frames(center):
 # Vocoder
 
 
-@pytest.fixture
-def generator():
-    generator = HifiGanGenerator(
-        4, 16, [5, 4], [11, 8], [3, 5], [[1, 3], [1, 2]]
-    )
-    return randomize(generator)
+@pytest.fixture(params=[(), (1, 3)], ids=["plain", "frame_block"])
+def generator(request):
+    shape = 4, 16, [5, 4], [11, 8], [3, 5], [[1, 3], [1, 2]]
+    return randomize(HifiGanGenerator(*shape, frame_dilations=request.param))
 
 
 def zero_padded_generator(generator, x):
@@ -323,7 +321,16 @@ def zero_padded_generator(generator, x):
         weight = module.weight.squeeze(2)
         return function(x, weight, module.bias, **options)
 
+    def run_block(block, x, kernel, dilations):
+        half = (kernel - 1) // 2
+        for first, second, d in zip(block.dilated, block.plain, dilations):
+            y = run(first, leaky_relu(x, 0.1), padding=half * d, dilation=d)
+            x = x + run(second, leaky_relu(y, 0.1), padding=half)
+        return x
+
     x = run(generator.input, x, padding=3)
+    if generator.frames is not None:
+        x = run_block(generator.frames, x, 3, (1, 3))
     for stage, rate, padding in zip(generator.stages, (5, 4), (3, 2)):
         x = run(
             stage.upsampler,
@@ -332,17 +339,13 @@ def zero_padded_generator(generator, x):
             stride=rate,
             padding=padding,
         )
-        outs = []
-        for block, kernel, dilations in zip(
-            stage.blocks, (3, 5), ((1, 3), (1, 2))
-        ):
-            y = x
-            for first, second, d in zip(block.dilated, block.plain, dilations):
-                half = (kernel - 1) // 2
-                z = run(first, leaky_relu(y, 0.1), padding=half * d, dilation=d)
-                y = y + run(second, leaky_relu(z, 0.1), padding=half)
-            outs.append(y)
-        x = sum(outs) / 2
+        x = sum(
+            run_block(block, x, kernel, dilations)
+            for block, kernel, dilations in zip(
+                stage.blocks, (3, 5), ((1, 3), (1, 2))
+            )
+        )
+        x = x / 2
     return run(generator.output, leaky_relu(x), padding=3).tanh()
 
 
@@ -359,6 +362,20 @@ def test_generator_in_a_batch(generator, prepared):
         assert n == 20 * item.shape[1]
         torch.testing.assert_close(row[:, :n], wav, atol=1e-4, rtol=1e-4)
         assert not row[:, n:].any()
+
+
+def test_a_new_frame_block_adds_nothing():
+    shape = 4, 16, [5, 4], [11, 8], [3, 5], [[1, 3], [1, 2]]
+    plain = randomize(HifiGanGenerator(*shape))
+    deep = HifiGanGenerator(*shape, frame_dilations=[1, 3])
+    missing, unknown = deep.load_state_dict(plain.state_dict(), strict=False)
+    assert not unknown and all(name.startswith("frames.") for name in missing)
+    x, lengths = torch.randn(1, 4, 30), torch.tensor([30])
+    assert torch.equal(deep(x, lengths), plain(x, lengths))
+    deep.prepare_for_inference()
+    torch.testing.assert_close(
+        deep(x, lengths), plain(x, lengths), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("frames", [1, 60, 61, 200])

@@ -285,9 +285,14 @@ def spread(rows, count):
 
 
 def load_pretrained(folder, vocoder):
-    """Give a vocoder the weights of a trained one."""
+    """Give a vocoder the weights of a trained one, which may lack a block."""
     state = read_parts(vocoder=folder).states["vocoder"]
-    load_state(vocoder, state, f"{folder} (vocoder)")
+    new = {
+        name: weight
+        for name, weight in vocoder.state_dict().items()
+        if name.startswith("generator.frames.")
+    }
+    load_state(vocoder, new | state, f"{folder} (vocoder)")
 
 
 def main(arguments):
