@@ -70,7 +70,8 @@ def load_recipe(
     if not torch.cuda.is_available():
         arguments.append("--distributed_backend=gloo")
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
-    ddp_init_group(run_opts)
+    if not dist.is_initialized():  # by a recipe that runs this one
+        ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as file:
         # Weights are drawn when the YAML is loaded.
         seed_everything(_read_seed(file, overrides), verbose=False)

@@ -3,12 +3,195 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import torch
+from speechbrain.lobes.models.HifiGAN import L1SpecLoss
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from spiritlm_plugin.dataio.units import SpeechUnits
-from spiritlm_plugin.metrics.units import unit_edit_distance
+from spiritlm_plugin.dataio.batching import length_batches
+from spiritlm_plugin.dataio.units import SAMPLE_RATE, SpeechUnits
+from spiritlm_plugin.lobes.pitch import FCPE
+from spiritlm_plugin.metrics.pitch import PitchErrorStats, pitch_errors
+from spiritlm_plugin.metrics.recognition import Recognizer, WordErrorStats
+from spiritlm_plugin.metrics.style import StyleClassifier
+from spiritlm_plugin.metrics.units import unit_edits
+
+Contour = tuple[Tensor, Tensor]
+
+# Recordings whose F0 is found together, padding included.
+_F0_SAMPLES = 60 * SAMPLE_RATE
+
+
+class ResynthesisJudge:
+    """Who listens to recordings, and compares them with what was said.
+
+    Arguments
+    ---------
+    f0 : FCPE
+        On the device to run it on.
+    recognize : callable, optional
+        As of `load_recognizer`; without one nothing is known of words.
+    style : StyleClassifier, optional
+        Trained; without one nothing is known of styles.
+
+    Example
+    -------
+    >>> wav = torch.sin(torch.arange(16000) * 2 * torch.pi * 200 / 16000)
+    >>> judge = ResynthesisJudge(FCPE(), lambda wavs: ["oh"] * len(wavs))
+    >>> contours = find_contours(judge.f0, [wav, wav / 2])
+    >>> judge.hear([wav], contours[:1])
+    [{'transcript': 'oh'}]
+    >>> [row] = judge.compare([wav / 2], contours[1:], [wav], contours[:1])
+    >>> row["pitch_errors"][1], row["mel_distance"] > 0
+    (0.0, True)
+    """
+
+    def __init__(
+        self,
+        f0: FCPE,
+        recognize: Recognizer | None = None,
+        style: StyleClassifier | None = None,
+    ):
+        self.f0 = f0
+        self.recognize = recognize
+        self.style = style
+        self._mel_distance = L1SpecLoss(SAMPLE_RATE, win_length=1024)
+
+    def hear(
+        self, wavs: Sequence[Tensor], contours: Sequence[Contour] | None = None
+    ) -> list[dict[str, Any]]:
+        """Say what is heard.
+
+        Arguments
+        ---------
+        wavs : sequence of Tensor
+            16 kHz, each of shape (samples,).
+        contours : sequence of (Tensor, Tensor), optional
+            Of `find_contours`; without them styles are not asked for.
+
+        Returns
+        -------
+        list of dict
+            For each recording ``transcript`` and ``style``, where known.
+        """
+        rows: list[dict[str, Any]] = [{} for _ in wavs]
+        if self.recognize is not None:
+            for row, transcript in zip(rows, self.recognize(wavs)):
+                row["transcript"] = transcript
+        if self.style is not None and contours is not None:
+            for row, style in zip(rows, self.style.predict(wavs, contours)):
+                row["style"] = style
+        return rows
+
+    def compare(
+        self,
+        made: Sequence[Tensor],
+        made_contours: Sequence[Contour],
+        wavs: Sequence[Tensor],
+        contours: Sequence[Contour],
+    ) -> list[dict[str, Any]]:
+        """Compare resyntheses with the originals, as far as both go.
+
+        Arguments
+        ---------
+        made, wavs : sequence of Tensor
+            Resyntheses with the durations of the originals, and originals.
+        made_contours, contours : sequence of (Tensor, Tensor)
+            Of `find_contours`.
+
+        Returns
+        -------
+        list of dict
+            For each ``pitch_errors``, the counts of that function, and
+            ``mel_distance``.
+        """
+        rows = []
+        for one, other, one_f0, other_f0 in zip(
+            made, wavs, made_contours, contours
+        ):
+            frames = min(len(one_f0[0]), len(other_f0[0]))
+            cut = [x[None, :frames] for x in (*one_f0, *other_f0)]
+            errors = pitch_errors(*cut, torch.tensor([frames]))
+            samples = min(len(one), len(other))
+            distance = self._mel_distance(one[:samples], other[:samples])
+            rows.append(
+                {
+                    "pitch_errors": errors[0].tolist(),
+                    "mel_distance": float(distance),
+                }
+            )
+        return rows
+
+
+def find_contours(f0: FCPE, wavs: Sequence[Tensor]) -> list[Contour]:
+    """Return F0 in Hz and voicing of recordings, each of shape (frames,).
+
+    Example
+    -------
+    >>> [(f0, voiced)] = find_contours(FCPE(), [torch.zeros(16000)])
+    >>> f0.shape, int(voiced.sum())
+    (torch.Size([201]), 0)
+    """
+    device = next(f0.parameters()).device
+    contours: list[Any] = [None] * len(wavs)
+    for batch in length_batches([len(wav) for wav in wavs], _F0_SAMPLES):
+        padded = pad_sequence([wavs[i] for i in batch], True).to(device)
+        samples = torch.tensor([len(wavs[i]) for i in batch], device=device)
+        hertz, voiced, frames = f0(padded, samples)
+        for row, i in enumerate(batch):
+            n = int(frames[row])
+            contours[i] = hertz[row, :n].cpu(), voiced[row, :n].cpu()
+    return contours
+
+
+def resynthesis_figures(
+    rows: Sequence[Mapping[str, Any]],
+    texts: Sequence[str | None],
+    styles: Sequence[str | None],
+) -> dict[str, float]:
+    """Sum up what was found in the recordings of all utterances.
+
+    Arguments
+    ---------
+    rows : sequence of dict
+        Of each what `ResynthesisJudge` says, and ``counts`` for
+        `pool_ratios`; all have the same keys.
+    texts, styles : sequence of str
+        What was to be said, and how.
+
+    Returns
+    -------
+    dict
+        ``WER`` and ``style_accuracy`` in percent, the figures of
+        `PitchErrorStats`, the mean ``mel_distance`` and the ratios of the
+        counts, as far as there are.
+
+    Example
+    -------
+    >>> rows = [{"transcript": "oh no", "style": "sad"}, {"transcript": "so",
+    ...         "style": "sad"}]
+    >>> resynthesis_figures(rows, ["oh no", "so low"], ["sad", "happy"])
+    {'WER': 25.0, 'style_accuracy': 50.0}
+    """
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    figures = pool_ratios(columns.get("counts", [{}]))
+    if "transcript" in columns:
+        errors = WordErrorStats()
+        ids = [str(i) for i in range(len(rows))]
+        errors.append(ids, columns["transcript"], texts)
+        figures["WER"] = errors.summarize("WER")
+    if "style" in columns:
+        hits = [one == other for one, other in zip(columns["style"], styles)]
+        figures["style_accuracy"] = 100 * sum(hits) / len(rows)
+    if "pitch_errors" in columns:
+        stats = PitchErrorStats()
+        stats.scores = columns["pitch_errors"]
+        figures |= stats.summarize()
+        figures["mel_distance"] = sum(columns["mel_distance"]) / len(rows)
+    return figures
 
 
 def unit_agreement(
@@ -33,22 +216,68 @@ def unit_agreement(
     >>> unit_agreement([one], [other])["same_phonetic"]
     0.6666666666666666
     """
-    figures = {
-        "unit_edit_distance": unit_edit_distance(
-            [u.phonetic for u in units], [u.phonetic for u in others]
-        )
-    }
+    return pool_ratios(map(agreement_counts, units, others))
+
+
+def agreement_counts(
+    units: SpeechUnits, others: SpeechUnits
+) -> dict[str, tuple[int, int]]:
+    """Count in one utterance what `unit_agreement` measures.
+
+    Arguments
+    ---------
+    units, others : SpeechUnits
+        At full rate.
+
+    Returns
+    -------
+    dict
+        For each figure what it counts, and among how many units; of the
+        streams that both have.
+
+    Example
+    -------
+    >>> one, other = SpeechUnits([1, 1, 2, 3]), SpeechUnits([1, 1, 4])
+    >>> agreement_counts(one, other)
+    {'unit_edit_distance': (2, 3), 'same_phonetic': (2, 3)}
+    """
+    counts = {"unit_edit_distance": unit_edits(units.phonetic, others.phonetic)}
     for stream in ("phonetic", "pitch", "style"):
-        pairs = [
-            (getattr(one, stream), getattr(other, stream))
-            for one, other in zip(units, others)
-        ]
-        if any(one is None or other is None for one, other in pairs):
+        one, other = getattr(units, stream), getattr(others, stream)
+        if one is None or other is None:
             continue
-        same = [_equal_frames(*pair) for pair in pairs]
-        frames = sum(len(frame) for frame in same)
-        equal = sum(int(frame.sum()) for frame in same)
-        figures[f"same_{stream}"] = equal / frames if frames else math.nan
+        same = _equal_frames(one, other)
+        counts[f"same_{stream}"] = int(same.sum()), len(same)
+    return counts
+
+
+def pool_ratios(
+    counts: Iterable[Mapping[str, Sequence[float]]],
+) -> dict[str, float]:
+    """Return the ratios of what was counted in all utterances.
+
+    Arguments
+    ---------
+    counts : iterable of dict
+        Of each utterance, by the figure's name, a part and its whole.
+
+    Returns
+    -------
+    dict
+        The summed parts over the summed wholes, NaN where there is nothing;
+        of the figures that all utterances have.
+
+    Example
+    -------
+    >>> pool_ratios([{"same_pitch": (1, 1)}, {"same_pitch": (1, 3)}])
+    {'same_pitch': 0.5}
+    """
+    first, *others = counts = list(counts)
+    figures = {}
+    for name in first:
+        if all(name in other for other in others):
+            part, whole = map(sum, zip(*(item[name] for item in counts)))
+            figures[name] = part / whole if whole else math.nan
     return figures
 
 
@@ -78,17 +307,32 @@ def bit_rate(
     >>> bit_rate([units], {"phonetic": 256, "pitch": 64})
     {'phonetic': 16.0, 'pitch': 6.0, 'total': 22.0}
     """
-    seconds = sum(item.duration for item in units)
-    rates = {}
+    return pool_ratios(bit_counts(item, sizes) for item in units)
+
+
+def bit_counts(
+    units: SpeechUnits, sizes: Mapping[str, int]
+) -> dict[str, tuple[float, float]]:
+    """Count in one utterance what `bit_rate` measures.
+
+    Returns
+    -------
+    dict
+        By stream, and ``total``: bits and seconds.
+
+    Example
+    -------
+    >>> bit_counts(SpeechUnits([0] * 10 + [1] * 15), {"phonetic": 256})
+    {'phonetic': (16.0, 1.0), 'total': (16.0, 1.0)}
+    """
+    counts = {}
     for stream, size in sizes.items():
-        tokens = 0
-        for item in units:
-            values = getattr(item, stream)
-            if stream != "style":
-                values = values.unique_consecutive()
-            tokens += len(values)
-        rates[stream] = tokens * math.log2(size) / seconds
-    return rates | {"total": sum(rates.values())}
+        values = getattr(units, stream)
+        if stream != "style":
+            values = values.unique_consecutive()
+        counts[stream] = len(values) * math.log2(size), units.duration
+    total = sum(bits for bits, _ in counts.values())
+    return counts | {"total": (total, units.duration)}
 
 
 def _equal_frames(one: Tensor, other: Tensor) -> Tensor:

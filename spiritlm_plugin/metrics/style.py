@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -51,17 +51,17 @@ class StyleClassifier:
 
     def fit(
         self,
-        wavs: Sequence[Tensor],
-        contours: Sequence[tuple[Tensor, Tensor]],
+        wavs: Iterable[Tensor],
+        contours: Iterable[tuple[Tensor, Tensor]],
         styles: Sequence[str],
     ) -> StyleClassifier:
         """Learn from recordings.
 
         Arguments
         ---------
-        wavs : sequence of Tensor
-            16 kHz, each of shape (samples,).
-        contours : sequence of (Tensor, Tensor)
+        wavs : iterable of Tensor
+            16 kHz, each of shape (samples,); taken one after the other.
+        contours : iterable of (Tensor, Tensor)
             F0 in Hz and voicing of each, of shape (frames,).
         styles : sequence of str
             Of each.
@@ -71,15 +71,15 @@ class StyleClassifier:
 
     def predict(
         self,
-        wavs: Sequence[Tensor],
-        contours: Sequence[tuple[Tensor, Tensor]],
+        wavs: Iterable[Tensor],
+        contours: Iterable[tuple[Tensor, Tensor]],
     ) -> list[str]:
         """Return the style of each recording; the arguments are `fit`'s."""
         return self._model.predict(_features(wavs, contours)).tolist()
 
 
 def _features(
-    wavs: Sequence[Tensor], contours: Sequence[tuple[Tensor, Tensor]]
+    wavs: Iterable[Tensor], contours: Iterable[tuple[Tensor, Tensor]]
 ) -> np.ndarray:
     rows = [_describe(wav, *contour) for wav, contour in zip(wavs, contours)]
     return torch.stack(rows).double().numpy()

@@ -162,13 +162,32 @@ def unit_edit_distance(
     >>> unit_edit_distance([torch.tensor([4, 4, 5])], [torch.tensor([4, 6, 6])])
     0.5
     """
-    edits = length = 0
-    for one, other in zip(clean, changed):
-        one = one.unique_consecutive().tolist()
-        other = other.unique_consecutive().tolist()
-        edits += torchaudio.functional.edit_distance(one, other)
-        length += len(one)
+    counts = [unit_edits(one, other) for one, other in zip(clean, changed)]
+    edits, length = map(sum, zip(*counts))
     return edits / length
+
+
+def unit_edits(clean: Tensor, changed: Tensor) -> tuple[int, int]:
+    """Count the edits between the deduplicated units of two recordings.
+
+    Arguments
+    ---------
+    clean, changed : Tensor
+        Units, each of shape (frames,).
+
+    Returns
+    -------
+    edits, length : int
+        The edits, and the deduplicated units of the clean recording.
+
+    Example
+    -------
+    >>> unit_edits(torch.tensor([4, 4, 5]), torch.tensor([4, 6, 6]))
+    (1, 2)
+    """
+    one = clean.unique_consecutive().tolist()
+    other = changed.unique_consecutive().tolist()
+    return torchaudio.functional.edit_distance(one, other), len(one)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.integrations.convert import convert_release
 from tests.integration.helpers import LENGTHS, VARIANTS, script_ids
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +38,20 @@ def expressive(models):
 @pytest.fixture(params=VARIANTS)
 def lm(request, models):
     return models[request.param]
+
+
+@pytest.fixture(scope="session")
+def tinyspeech(tmp_path_factory):
+    """Folder of a little TinySpeech, of another seed than what ships saw."""
+    folder = tmp_path_factory.mktemp("tinyspeech")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "recipes" / "TinySpeech"))
+        from tinyspeech_prepare import prepare_tinyspeech
+
+        prepare_tinyspeech(folder, "debug", seed=11, jobs=1)
+        for name in [n for n in sys.modules if n.startswith("tinyspeech")]:
+            patch.delitem(sys.modules, name)
+    return folder
 
 
 @pytest.fixture(scope="session")

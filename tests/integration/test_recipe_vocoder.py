@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.corpus import CorpusError, load_corpus
+from spiritlm_plugin.dataio.manifests import ManifestError
 from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.integrations.assemble import assemble
 from spiritlm_plugin.integrations.parts import build, load_part, save_part
 from spiritlm_plugin.integrations.release import read_release
+from spiritlm_plugin.predictions import PredictionsError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "vocoder"
 STYLES = ("happy", "neutral", "sad")
@@ -30,13 +34,17 @@ SMALL = [
 ]
 
 
-def script(name):
+def load_script(name):
     spec = importlib.util.spec_from_file_location(
         f"vocoder_{name}", RECIPE / f"{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return module
+
+
+def script(name):
+    return load_script(name).main
 
 
 @pytest.fixture(scope="module")
@@ -165,18 +173,26 @@ def test_resumed_run_is_the_uninterrupted_one(
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_goes_on_from_a_trained_vocoder(corpus, tokenizer, trained, tmp_path):
+@pytest.mark.parametrize("more", ["", ", frame_dilations: [1]"])
+def test_goes_on_from_a_trained_vocoder(
+    corpus, tokenizer, trained, tmp_path, more
+):
     """With a rate of zero nothing is learned, and nothing lost."""
     folder = trained["expressive"] / "vocoder"
     options = [f"--pretrained={folder}", "--lr=0.0"]
+    arguments = train_arguments(
+        "expressive", corpus, tokenizer, tmp_path, *options, epochs=1
+    )
     script("train")(
-        train_arguments(
-            "expressive", corpus, tokenizer, tmp_path, *options, epochs=1
-        )
+        [a.replace("channels: 32", f"channels: 32{more}") for a in arguments]
     )
     expected = weights(trained["expressive"])
-    for name, tensor in weights(tmp_path).items():
-        assert torch.equal(tensor, expected[name]), name
+    found = weights(tmp_path)
+    assert set(expected) <= set(found)
+    for name, tensor in found.items():
+        is_new = name.startswith("generator.frames.")
+        assert is_new == (name not in expected), name
+        assert is_new or torch.equal(tensor, expected[name]), name
 
 
 def test_a_vocoder_of_another_shape_is_refused(
@@ -236,31 +252,245 @@ def test_units_of_another_tokenizer(corpus, tokenizer, tmp_path):
         script("train")(arguments)
 
 
-def test_report(manifests, tokenizer, trained, tmp_path):
+@pytest.fixture(scope="module")
+def parts(tokenizer, trained):
     vocoders = [f"--{kind}={f / 'vocoder'}" for kind, f in trained.items()]
-    script("evaluate")(
-        [
-            str(RECIPE / "hparams" / "evaluate.yaml"),
-            f"--manifest_folder={manifests}",
-            f"--output_folder={tmp_path}",
-            *tokenizer,
-            *vocoders,
-        ]
-    )
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    return [*tokenizer, *vocoders]
+
+
+def report_arguments(manifests, output, *more):
+    return [
+        str(RECIPE / "hparams" / "evaluate.yaml"),
+        f"--manifest_folder={manifests}",
+        f"--output_folder={output}",
+        "--batch_size=2",
+        *more,
+    ]
+
+
+def listening(module, patch):
+    """Replace the recognizer by one that mishears the second of 5 systems."""
+    heard = cycle(["boats", "boots", "boats", "boats", "boats"])
+
+    def load(source, device):
+        return lambda wavs: [next(heard)] * len(wavs)
+
+    patch.setattr(module, "load_recognizer", load)
+
+
+@pytest.fixture(scope="module")
+def reported(manifests, parts, tmp_path_factory):
+    """Folder of a report on both vocoders."""
+    folder = tmp_path_factory.mktemp("report")
+    module = load_script("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        listening(module, patch)
+        command = report_arguments(
+            manifests, folder, *parts, "--recognizer=whisper"
+        )
+        module.main(command)
+    return folder
+
+
+def read_summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def read_rows(folder):
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def assert_same_figures(summary, expected):
+    assert list(summary) == list(expected)
+    for system, figures in summary.items():
+        found = pytest.approx(expected[system], abs=1e-4, nan_ok=True)
+        assert figures == found, system
+
+
+def test_report(reported):
+    summary = read_summary(reported)
     base, expressive = summary["base"], summary["expressive"]
+    assert list(summary) == [
+        "original",
+        "base",
+        "base, durations predicted",
+        "expressive",
+        "expressive, durations predicted",
+    ]
     assert expressive["bits_per_second"] > base["bits_per_second"] > 0
     assert 0 <= base["f0_frame_error"] <= 1
-    assert base["mel_distance"] > 0
-    assert "WER" not in base
-    assert set(summary["original"]) == {"style_accuracy"}
-    table = (tmp_path / "table.md").read_text()
-    assert "F0 frame error" in table and "WER" not in table
-    rows = (tmp_path / "predictions.jsonl").read_text().splitlines()
-    assert len(rows) == 4 * 5
-    assert json.loads(rows[1])["heard_style"] in STYLES
-    assert (tmp_path / "f0.png").stat().st_size > 10_000
-    assert len(list((tmp_path / "wavs").iterdir())) == 4 * 5
+    assert base["mel_distance"] > 0 and base["unit_edit_distance"] > 0
+    assert set(summary["original"]) == {"style_accuracy", "WER"}
+    assert [f["WER"] for f in summary.values()] == [0, 100, 0, 0, 0]
+    predicted = summary["base, durations predicted"]
+    assert set(predicted) == {"bits_per_second", "WER"}
+    text = (reported / "report.md").read_text()
+    assert "F0 frame error" in text and "WER" in text
+    assert "| test1 | boats | boats | boots | boats | boats |" in text
+    rows = read_rows(reported)
+    assert [row["id"] for row in rows] == [f"test{i}" for i in range(4)]
+    assert rows[1]["speaker"] == "bob"
+    assert list(rows[0]["systems"]) == list(summary)
+    assert rows[0]["systems"]["base"]["style"] in STYLES
+    assert (reported / "f0.png").stat().st_size > 10_000
+    assert len(list((reported / "wavs").iterdir())) == 4 * 5
+    settings = json.loads((reported / "settings.json").read_text())
+    digests = settings["weights"]
+    assert digests["base"]["tokenizer"] == digests["expressive"]["tokenizer"]
+    assert digests["base"]["vocoder"] != digests["expressive"]["vocoder"]
+
+
+def test_a_stopped_report_goes_on(manifests, parts, reported, tmp_path):
+    folder = Path(shutil.copytree(reported, tmp_path / "report"))
+    for name in ("summary.json", "report.md", "f0.png"):
+        (folder / name).unlink()
+    path = folder / "predictions.jsonl"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.unlink()
+    started = path.with_name("predictions.1.jsonl")
+    started.write_text("".join(lines[:2]) + lines[2][:50])
+    module = load_script("evaluate")
+    asked = []
+    read_audio = module.read_audio
+
+    def counting(path):
+        asked.append(Path(path).stem)
+        return read_audio(path)
+
+    command = report_arguments(
+        manifests, folder, *parts, "--recognizer=whisper"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        listening(module, patch)
+        patch.setattr(module, "read_audio", counting)
+        module.main(command)
+    assert {name for name in asked if "_" not in name and "test" in name} == {
+        "test2",
+        "test3",
+    }
+    assert path.read_text() == whole
+    assert_same_figures(read_summary(folder), read_summary(reported))
+    with pytest.raises(PredictionsError, match=r"another speaker .* now bob"):
+        module.main([*command, "--speaker=bob"])
+
+
+def test_report_of_a_whole_model(
+    manifests, tokenizer, trained, reported, tmp_path
+):
+    """The same as of its parts, but for who listens."""
+    options = dict(option[2:].split("=", 1) for option in tokenizer)
+    vocoder = trained["expressive"] / "vocoder"
+    model = assemble(tmp_path / "model", vocoder=vocoder, **options)
+    arguments = [f"--model={model}", "--sample_count=1"]
+    script("evaluate")(
+        report_arguments(manifests, tmp_path / "out", *arguments)
+    )
+    expected = {
+        system: {k: v for k, v in figures.items() if k != "WER"}
+        for system, figures in read_summary(reported).items()
+        if "base" not in system
+    }
+    assert_same_figures(read_summary(tmp_path / "out"), expected)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "No recognizer" in text and "WER" not in text
+
+
+def test_report_of_meta_checkpoints(manifests, checkpoints, folders, tmp_path):
+    """The same as of the folder that they are converted to."""
+    sources = {
+        "model": [f"--model={folders['base']}"],
+        "release": [f"--release={checkpoints}", "--variant=base"],
+    }
+    for name, source in sources.items():
+        command = report_arguments(
+            manifests, tmp_path / name, *source, "--speaker=1"
+        )
+        script("evaluate")([*command, "--utterances=2"])
+    summary = read_summary(tmp_path / "release")
+    assert "base" in summary
+    assert_same_figures(summary, read_summary(tmp_path / "model"))
+
+
+BASE_PARTS = ["--phonetic={phonetic}", "--base={base}"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "name what is measured"),
+        (["--phonetic={phonetic}"], "name what is measured"),
+        (["--base={base}"], "name what is measured"),
+        ([*BASE_PARTS, "--model=tinyspeech"], "name what is measured"),
+        (["--model=no_such"], "no such folder: no_such"),
+        (["--release=no_such"], "missing in no_such"),
+        (["--phonetic=no_such", "--base={base}"], "missing in no_such"),
+        (["--model=tinyspeech"], "unknown speaker 'ann'"),
+        ([*BASE_PARTS, "--speaker=eve"], "unknown speaker 'eve'"),
+        ([*BASE_PARTS, "--expressive={base}"], "are both base"),
+        (
+            ["--phonetic={phonetic}", "--expressive={expressive}"],
+            "made for 64 pitch units and the tokenizer has 0",
+        ),
+        ([*BASE_PARTS, "--split=dev"], "no such manifest.*dev.json"),
+    ],
+)
+def test_bad_settings(
+    manifests, tokenizer, trained, tmp_path, monkeypatch, options, message
+):
+    module = load_script("evaluate")
+    monkeypatch.setattr(module, "predict", lambda *a: pytest.fail("computed"))
+    named = {kind: folder / "vocoder" for kind, folder in trained.items()}
+    named["phonetic"] = tokenizer[0].partition("=")[2]
+    options = [option.format(**named) for option in options]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        module.main(report_arguments(manifests, tmp_path, *options))
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_a_recognizer_needs_texts(manifests, parts, tmp_path):
+    items = json.loads((manifests / "test.json").read_text())
+    for item in items.values():
+        del item["text"]
+        item["wav"] = item["wav"].format(data_root=manifests)
+    (tmp_path / "test.json").write_text(json.dumps(items))
+    command = report_arguments(tmp_path, tmp_path / "out", *parts)
+    with pytest.raises(ManifestError, match="text"):
+        script("evaluate")([*command, "--recognizer=whisper"])
+
+
+def test_expresso_has_the_same_options():
+    other = RECIPE.parents[1] / "Expresso" / "vocoder"
+    options = [
+        [
+            line.partition(":")[0]
+            for line in (folder / "hparams" / "evaluate.yaml")
+            .read_text()
+            .splitlines()
+            if line[:1].isalpha()
+        ]
+        for folder in (RECIPE, other)
+    ]
+    assert options[0] == options[1]
+    assert (other / "evaluate.py").resolve() == RECIPE / "evaluate.py"
+
+
+@pytest.mark.slow
+def test_report_of_two_processes(manifests, parts, tmp_path, torchrun):
+    script("evaluate")(report_arguments(manifests, tmp_path / "one", *parts))
+    command = report_arguments(manifests, tmp_path / "two", *parts)
+    torchrun(RECIPE / "evaluate.py", *command)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert_same_figures(read_summary(two), read_summary(one))
+    assert [row["id"] for row in read_rows(two)] == [
+        row["id"] for row in read_rows(one)
+    ]
+    for name in ("settings.json", "report.md"):
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+    wavs = [sorted(path.name for path in f.glob("wavs/*")) for f in (one, two)]
+    assert wavs[0] == wavs[1]
+    assert not list(two.glob("predictions.*.jsonl"))
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The parts that ship with the package, on speech that they have not heard."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,9 @@ VOICES = ["anna", "ben", "cora", "dan", "ella", "finn"]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """Test utterances of TinySpeech; the seed is not that of the training."""
-    folder = tmp_path_factory.mktemp("tinyspeech")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "recipes" / "TinySpeech"))
-        from tinyspeech_prepare import prepare_tinyspeech
-
-        prepare_tinyspeech(folder, "debug", seed=11, jobs=1)
-        for name in [n for n in sys.modules if n.startswith("tinyspeech")]:
-            patch.delitem(sys.modules, name)
-    items = load_manifest(folder / "test.json")
+def corpus(tinyspeech):
+    """Test utterances; the seed is not that of the training."""
+    items = load_manifest(tinyspeech / "test.json")
     return {name: items[name] for name in list(items)[:24]}
 
 

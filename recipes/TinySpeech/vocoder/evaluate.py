@@ -1,263 +1,362 @@
 """Report what is heard of speech units: the paper's Table 9.
 
 python evaluate.py hparams/evaluate.yaml --manifest_folder FOLDER \
+    --model MODEL --recognizer WHISPER
+
+or, of parts that the recipes have trained,
+
+python evaluate.py hparams/evaluate.yaml --manifest_folder FOLDER \
     --phonetic PART --pitch PART --style PART \
-    --base PART --expressive PART --recognizer MODEL
+    --base PART --expressive PART --recognizer WHISPER
 
 Resynthesizes a test set from its units with each vocoder and compares the
 sound with the original: intelligibility to an independent recognizer, style to
-a classifier of original recordings, F0, spectrum and units. Writes summary.json,
-table.md, predictions.jsonl, f0.png and some recordings (wavs/).
+a classifier of original recordings, F0, spectrum and units. Writes
+predictions.jsonl, summary.json, report.md, f0.png and some recordings (wavs/).
+Runs under torchrun, and goes on where it was stopped.
 """
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import soundfile
 import torch
 from matplotlib.figure import Figure
-from speechbrain.utils.distributed import infer_device
-from torch.nn.utils.rnn import pad_sequence
+from speechbrain.utils.distributed import if_main_process, infer_device
+from torch.nn.functional import pad
 from tqdm import tqdm
 
 from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.batching import length_batches, spread
+from spiritlm_plugin.dataio.batching import spread
+from spiritlm_plugin.dataio.checkpoints import digest_weights
 from spiritlm_plugin.dataio.corpus import STREAMS
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
-from spiritlm_plugin.integrations.parts import load_part, load_tokenizer
-from spiritlm_plugin.lobes.pitch import F0_HOP
-from spiritlm_plugin.metrics.pitch import PitchErrorStats
-from spiritlm_plugin.metrics.recognition import WordErrorStats, load_recognizer
-from spiritlm_plugin.metrics.resynthesis import bit_rate, unit_agreement
+from spiritlm_plugin.dataio.units import MIN_SAMPLES, SAMPLE_RATE
+from spiritlm_plugin.evaluation import (
+    load_items,
+    markdown_table,
+    settings_of,
+    write_report,
+)
+from spiritlm_plugin.inference import SpeechCodec
+from spiritlm_plugin.integrations.parts import build, read_parts
+from spiritlm_plugin.integrations.release import VARIANTS, read_release
+from spiritlm_plugin.lobes.pitch import F0_HOP, FCPE
+from spiritlm_plugin.metrics.recognition import load_recognizer
+from spiritlm_plugin.metrics.resynthesis import (
+    ResynthesisJudge,
+    agreement_counts,
+    bit_counts,
+    find_contours,
+    resynthesis_figures,
+)
 from spiritlm_plugin.metrics.style import StyleClassifier
+from spiritlm_plugin.predictions import Predictions
 
-BATCH_SAMPLES = 60 * SAMPLE_RATE
+PREDICTED = ", durations predicted"
+# The title of each figure in the report, and its digits.
 COLUMNS = {
-    "bits_per_second": "bits/s",
-    "WER": "WER",
-    "style_accuracy": "style accuracy",
-    "f0_frame_error": "F0 frame error",
-    "mel_distance": "mel distance",
-    "unit_edit_distance": "unit edit distance",
+    "bits_per_second": ("bits/s", 0),
+    "WER": ("WER", 1),
+    "style_accuracy": ("style accuracy", 1),
+    "f0_frame_error": ("F0 frame error", 2),
+    "mel_distance": ("mel distance", 2),
+    "unit_edit_distance": ("unit edit distance", 2),
 }
 
 
-@dataclass
-class System:
-    """What one way of making the recordings gave, and its figures."""
-
-    wavs: list[torch.Tensor]
-    on_time: bool = True  # has the original's durations
-    figures: dict[str, float] = field(default_factory=dict)
-    predictions: dict[str, list] = field(default_factory=dict)
-    contours: list[tuple] = field(default_factory=list)
-
-
-class Evaluation:
-    """The test set, the tokenizer and the judges."""
-
-    def __init__(self, hparams, device):
-        self.hparams = hparams
-        self.device = device
-        folder = Path(hparams["manifest_folder"])
-        needs = ["text"] if hparams["recognizer"] else []
-        self.items = some(
-            load_manifest(folder / f"{hparams['split']}.json", needs),
-            hparams["utterances"],
+def load_codecs(hparams, run_opts):
+    """Return tokenizers with their vocoders, by variant."""
+    parts = [hparams[name] for name in (*STREAMS, *VARIANTS)]
+    vocoders = [hparams[name] for name in VARIANTS if hparams[name]]
+    complete = bool(hparams["phonetic"] and vocoders)
+    named = hparams["model"], hparams["release"], any(parts)
+    if sum(map(bool, named)) != 1 or complete != any(parts):
+        raise ValueError(
+            "name what is measured: --model FOLDER; --release FOLDER --variant "
+            "base for Meta's checkpoints; or parts, --phonetic PART with "
+            "--base PART, --expressive PART or both"
         )
-        folders = {name: hparams[name] for name in STREAMS if hparams[name]}
-        self.tokenizer = load_tokenizer(**folders).to(device)
-        self.f0 = hparams["f0"].to(device).eval()
-        self.wavs = [read_audio(i["wav"]) for i in self.items.values()]
-        self.units = self.tokenizer(self.wavs)
-        self.contours = find_contours(self.f0, self.wavs, device)
-        self.style = self.train_style_classifier(folder)
-        self.recognize = None
-        if hparams["recognizer"]:
-            self.recognize = load_recognizer(hparams["recognizer"], str(device))
+    if hparams["model"]:
+        codecs = [load_folder(hparams, run_opts)]
+    else:
+        codecs = [
+            SpeechCodec(build(found)["modules"], {}, run_opts)
+            for found in read_weights(hparams, vocoders)
+        ]
+    variants = [variant_of(codec) for codec in codecs]
+    if len(set(variants)) < len(codecs):
+        raise ValueError(
+            f"the vocoders of --base and --expressive are both {variants[0]}; "
+            "name one of each kind"
+        )
+    for variant, codec in zip(variants, codecs):
+        check_counts(variant, codec)
+    return dict(zip(variants, codecs))
 
-    def train_style_classifier(self, folder):
-        """Learn styles from original recordings of the training set."""
-        styles = {item.get("style") for item in self.items.values()}
-        if len(styles) < 2:
-            return None
-        items = load_manifest(folder / "train.json", ["style"])
-        items = some(items, self.hparams["style_utterances"]).values()
-        wavs = [read_audio(item["wav"]) for item in items]
-        contours = find_contours(self.f0, wavs, self.device)
+
+def read_weights(hparams, vocoders):
+    """Return the parts of Meta's release, or those of each vocoder."""
+    if hparams["release"]:
+        release = read_release(hparams["release"], hparams["variant"])
+        return [replace(release, language_model=None)]
+    streams = {name: hparams[name] for name in STREAMS}
+    return [read_parts(**streams, vocoder=folder) for folder in vocoders]
+
+
+def variant_of(codec):
+    return "expressive" if codec.mods.vocoder.expressive else "base"
+
+
+def load_folder(hparams, run_opts):
+    """Load a pretrained folder, without the language model that it may have."""
+    return SpeechCodec.from_hparams(
+        hparams["model"],
+        hparams["hparams_file"],
+        overrides={"language_model": None},
+        overrides_must_match=False,
+        run_opts=run_opts,
+    )
+
+
+def unit_counts(vocoder):
+    """Return how many units a vocoder has of each stream that it reads."""
+    return {
+        name: embedding.num_embeddings
+        for name, embedding in vocoder.embeddings.items()
+        if name in STREAMS
+    }
+
+
+def check_counts(variant, codec):
+    """Raise unless a vocoder was made for the tokenizer's units."""
+    found = codec.mods.tokenizer.unit_counts()
+    for name, expects in unit_counts(codec.mods.vocoder).items():
+        has = found.get(name, 0)
+        # A linear quantizer has a blank.
+        if has != expects and (name, has) != ("phonetic", expects + 1):
+            raise ValueError(
+                f"the {variant} vocoder was made for {expects} {name} units "
+                f"and the tokenizer has {has}: name the tokenizer that it was "
+                "trained with"
+            )
+
+
+def find_voices(hparams, codec, items):
+    """Return the number of each utterance's voice."""
+    voice = hparams["speaker"]
+    return {
+        name: codec.mods.vocoder.speaker_id(
+            item.get("speaker") if voice is None else voice
+        )
+        for name, item in items.items()
+    }
+
+
+def load_style_items(hparams, items):
+    """Return utterances to learn styles from, none without styles."""
+    if len({item.get("style") for item in items.values()}) < 2:
+        return {}
+    asked = {"split": "train", "utterances": hparams["style_utterances"]}
+    return load_items(hparams | asked, ["style"])
+
+
+def load_judge(hparams, f0, style_items):
+    """Return who listens; styles are learned from original recordings."""
+    recognize = style = None
+    if hparams["recognizer"]:
+        device = str(next(f0.parameters()).device)
+        recognize = load_recognizer(hparams["recognizer"], device)
+    if style_items:
+        items, is_main = style_items.values(), if_main_process()
+        wavs = (read_audio(item["wav"]) for item in items)
+        contours = (
+            find_contours(f0, [read_audio(item["wav"])])[0]
+            for item in tqdm(items, "learning styles", disable=not is_main)
+        )
         labels = [item["style"] for item in items]
-        return StyleClassifier().fit(wavs, contours, labels)
+        style = StyleClassifier().fit(wavs, contours, labels)
+    return ResynthesisJudge(f0, recognize, style)
 
-    def resynthesize(self, kind, durations_given):
-        """Return the recordings that a vocoder makes of the units."""
-        vocoder = load_part("vocoder", self.hparams[kind]).to(self.device)
-        vocoder.prepare_for_inference()
-        units = self.units
-        if not vocoder.expressive:
-            units = [item.base() for item in units]
-        if not durations_given:
-            units = [item.deduplicate() for item in units]
-        voice = self.hparams["speaker"]
-        speakers = [
-            vocoder.speaker_id(voice or item.get("speaker"))
-            for item in self.items.values()
+
+def speak(codec, units, voices, keep_durations=True):
+    """Return recordings of units, long enough to be judged."""
+    vocoder = codec.mods.vocoder
+    if not vocoder.expressive:
+        units = [item.base() for item in units]
+    if not keep_durations:
+        units = [item.deduplicate() for item in units]
+    with codec.inference_ctx:
+        wavs = vocoder.synthesize(units, voices)
+    return [pad(wav, (0, max(MIN_SAMPLES - len(wav), 0))) for wav in wavs]
+
+
+def resynthesize(codec, voices, judge, wavs, contours):
+    """Return recordings and rows, with durations kept and predicted."""
+    units = codec.encode_batch(wavs)
+    sizes = unit_counts(codec.mods.vocoder)
+    bits = [bit_counts(item, sizes)["total"] for item in units]
+    made = speak(codec, units, voices)
+    made_contours = find_contours(judge.f0, made)
+    again = codec.encode_batch(made)
+    heard = judge.hear(made, made_contours)
+    compared = judge.compare(made, made_contours, wavs, contours)
+    rows = []
+    for i, row in enumerate(heard):
+        counts = agreement_counts(units[i], again[i])
+        counts["bits_per_second"] = bits[i]
+        rows.append(row | compared[i] | {"counts": counts})
+    found = {"": (made, rows)}
+    if codec.mods.vocoder.duration_predictor is not None:
+        timed = speak(codec, units, voices, keep_durations=False)
+        timed_rows = [
+            row | {"counts": {"bits_per_second": bits[i]}}
+            for i, row in enumerate(judge.hear(timed))
         ]
-        wavs = vocoder.synthesize(units, speakers)
-        system = System(wavs, durations_given)
-        sizes = {
-            name: vocoder.embeddings[name].num_embeddings
-            for name in STREAMS
-            if name in vocoder.embeddings
-        }
-        rates = bit_rate(self.units, sizes)
-        system.figures["bits_per_second"] = rates["total"]
-        return system
-
-    def judge(self, system):
-        """Add the figures of a system."""
-        names = list(self.items)
-        if self.recognize is not None:
-            errors = WordErrorStats()
-            found = self.recognize(system.wavs)
-            texts = [item["text"] for item in self.items.values()]
-            errors.append(names, found, texts)
-            system.figures["WER"] = errors.summarize("WER")
-            system.predictions["transcript"] = found
-        if not system.on_time:
-            return
-        system.contours = find_contours(self.f0, system.wavs, self.device)
-        if self.style is not None:
-            found = self.style.predict(system.wavs, system.contours)
-            styles = [item["style"] for item in self.items.values()]
-            hits = [one == other for one, other in zip(found, styles)]
-            system.figures["style_accuracy"] = 100 * float(np.mean(hits))
-            system.predictions["style"] = found
-        if system.wavs is not self.wavs:
-            self.compare(system)
-
-    def compare(self, system):
-        """Add how far a resynthesis is from the originals."""
-        errors = PitchErrorStats()
-        for name, made, true in zip(self.items, system.contours, self.contours):
-            frames = min(len(made[0]), len(true[0]))
-            cut = [x[None, :frames] for x in (*made, *true)]
-            errors.append([name], *cut, torch.tensor([frames]))
-        system.figures |= errors.summarize()
-        distances = [
-            float(self.hparams["mel_distance"](made, true[: len(made)]))
-            for made, true in zip(system.wavs, self.wavs)
-        ]
-        system.figures["mel_distance"] = float(np.mean(distances))
-        again = self.tokenizer(system.wavs)
-        system.figures |= unit_agreement(self.units, again)
+        found[PREDICTED] = timed, timed_rows
+    return found
 
 
-def some(items, count):
-    """Return so many of the utterances, evenly spread; all if None."""
-    return {name: items[name] for name in spread(items, count or None)}
-
-
-def find_contours(f0, wavs, device):
-    """Return F0 and voicing of each recording."""
-    contours = [None] * len(wavs)
-    batches = length_batches([len(wav) for wav in wavs], BATCH_SAMPLES)
-    for batch in tqdm(batches, desc="F0", leave=False):
-        padded = pad_sequence([wavs[i] for i in batch], True).to(device)
-        samples = torch.tensor([len(wavs[i]) for i in batch], device=device)
-        hertz, voiced, frames = f0(padded, samples)
-        for row, i in enumerate(batch):
-            n = int(frames[row])
-            contours[i] = hertz[row, :n].cpu(), voiced[row, :n].cpu()
-    return contours
-
-
-def write_report(evaluation, systems, folder):
-    """Write figures, predictions, a table, recordings and contours."""
-    summary = {name: system.figures for name, system in systems.items()}
-    text = json.dumps(summary, indent=2)
-    (folder / "summary.json").write_text(text, encoding="utf-8")
-    table = make_table(summary)
-    (folder / "table.md").write_text(table, encoding="utf-8")
-    print(table)
-    with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
-        for i, (utterance, item) in enumerate(evaluation.items.items()):
-            for name, system in systems.items():
-                row = {"id": utterance, "system": name}
-                row |= {k: item.get(k) for k in ("speaker", "text", "style")}
-                for key, values in system.predictions.items():
-                    row[f"heard_{key}"] = values[i]
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    count = evaluation.hparams["sample_count"]
-    shown = list(some(evaluation.items, count))
-    write_recordings(evaluation, systems, shown, folder / "wavs")
-    draw_contours(evaluation, systems, shown, folder / "f0.png")
-
-
-def make_table(summary):
-    """Return the report as Markdown."""
-    columns = [c for c in COLUMNS if any(c in f for f in summary.values())]
-    lines = [["resynthesis", *(COLUMNS[c] for c in columns)]]
-    lines.append(["---"] * len(lines[0]))
-    for name, figures in summary.items():
-        digits = {"bits_per_second": 0, "WER": 1, "style_accuracy": 1}
-        lines.append(
-            [name]
-            + [
-                f"{figures[c]:.{digits.get(c, 2)}f}" if c in figures else ""
-                for c in columns
-            ]
+def predict(hparams, codecs, voices, judge, items, predictions):
+    """Resynthesize what is not there yet, and judge it."""
+    folder = Path(hparams["output_folder"]) / "wavs"
+    shown = set(spread(items, hparams["sample_count"]))
+    for names in predictions.batches(hparams["batch_size"]):
+        wavs = [read_audio(items[name]["wav"]) for name in names]
+        contours = find_contours(judge.f0, wavs)
+        systems = {"original": (wavs, judge.hear(wavs, contours))}
+        for variant, codec in codecs.items():
+            speakers = [voices[variant][name] for name in names]
+            made = resynthesize(codec, speakers, judge, wavs, contours)
+            systems |= {variant + way: both for way, both in made.items()}
+        write_recordings(names, systems, shown, folder)
+        predictions.add(
+            {
+                "id": name,
+                **{k: items[name].get(k) for k in ("speaker", "text", "style")},
+                "systems": {s: rows[i] for s, (_, rows) in systems.items()},
+            }
+            for i, name in enumerate(names)
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def write_recordings(evaluation, systems, shown, folder):
-    folder.mkdir(exist_ok=True)
-    names = list(evaluation.items)
-    for utterance in shown:
-        for name, system in systems.items():
-            path = folder / f"{utterance}_{name.replace(' ', '_')}.wav"
-            wav = system.wavs[names.index(utterance)]
-            soundfile.write(path, wav.numpy(), SAMPLE_RATE)
+def recording_path(folder, utterance, system):
+    return folder / f"{utterance}_{system.replace(' ', '_')}.wav"
 
 
-def draw_contours(evaluation, systems, shown, path):
-    """Draw the F0 of originals and of their resyntheses."""
-    names = list(evaluation.items)
-    figure = Figure(figsize=(12, 2.2 * len(shown)), layout="constrained")
+def write_recordings(names, systems, shown, folder):
+    """Write the recordings of a batch that people are to hear."""
+    for i, name in enumerate(names):
+        if name not in shown:
+            continue
+        folder.mkdir(exist_ok=True)
+        for system, (wavs, _) in systems.items():
+            path = recording_path(folder, name, system)
+            soundfile.write(path, wavs[i].numpy(), SAMPLE_RATE)
+
+
+def sum_up(rows):
+    """Return the figures of each system."""
+    utterances = list(rows.values())
+    texts, styles = ([u[key] for u in utterances] for key in ("text", "style"))
+    return {
+        system: resynthesis_figures(
+            [u["systems"][system] for u in utterances], texts, styles
+        )
+        for system in utterances[0]["systems"]
+    }
+
+
+def report(hparams, rows, f0):
+    """Sum up, and write it down."""
+    folder = Path(hparams["output_folder"])
+    summary = sum_up(rows)
+    shown = spread(rows, hparams["sample_count"])
+    draw_contours(f0, summary, shown, folder)
+    words = "No recognizer was named: nothing is known of the words."
+    if hparams["recognizer"]:
+        words = transcripts_table(rows, shown)
+    write_report(
+        folder,
+        summary,
+        f"# Resynthesis of {hparams['split']}",
+        figures_table(summary),
+        words,
+        "![F0](f0.png)",
+    )
+
+
+def figures_table(summary):
+    """Return the figures that there are as Markdown."""
+    columns = [c for c in COLUMNS if any(c in f for f in summary.values())]
+    rows = [
+        [system]
+        + [
+            f"{figures[c]:.{COLUMNS[c][1]}f}" if c in figures else None
+            for c in columns
+        ]
+        for system, figures in summary.items()
+    ]
+    titles = [COLUMNS[c][0] for c in columns]
+    return markdown_table(["resynthesis", *titles], rows)
+
+
+def transcripts_table(rows, shown):
+    """Return what is heard of some utterances as Markdown."""
+    systems = list(rows[shown[0]]["systems"])
+    lines = []
+    for name in shown:
+        found = rows[name]["systems"]
+        heard = [found[system]["transcript"] for system in systems]
+        lines.append([name, rows[name]["text"], *heard])
+    return markdown_table(["utterance", "text", *systems], lines)
+
+
+def draw_contours(f0, systems, shown, folder):
+    """Draw the F0 of originals and of resyntheses with their durations."""
+    size = (12, 2.2 * len(shown))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(shown), squeeze=False)[:, 0]
     for axis, utterance in zip(axes, shown):
-        for name, system in systems.items():
-            if not system.contours:
+        for system in systems:
+            path = recording_path(folder / "wavs", utterance, system)
+            if system.endswith(PREDICTED) or not path.exists():
                 continue
-            hertz, voiced = system.contours[names.index(utterance)]
+            [(hertz, voiced)] = find_contours(f0, [read_audio(path)])
             seconds = torch.arange(len(hertz)) * F0_HOP / SAMPLE_RATE
             shape = hertz.masked_fill(voiced == 0, torch.nan)
-            axis.plot(seconds, shape, label=name)
+            axis.plot(seconds, shape, label=system)
         axis.set(title=utterance, ylabel="Hz")
     axes[0].legend()
     axes[-1].set_xlabel("seconds")
-    figure.savefig(path, dpi=120)
+    figure.savefig(folder / "f0.png", dpi=120)
 
 
 @torch.inference_mode()
 def main(arguments):
     hparams, run_opts = load_recipe(arguments)
-    evaluation = Evaluation(hparams, run_opts["device"] or infer_device())
-    systems = {"original": System(evaluation.wavs)}
-    for kind in ("base", "expressive"):
-        if hparams[kind]:
-            systems[kind] = evaluation.resynthesize(kind, True)
-            name = f"{kind}, durations predicted"
-            systems[name] = evaluation.resynthesize(kind, False)
-    for system in tqdm(systems.values(), desc="judging"):
-        evaluation.judge(system)
-    if evaluation.recognize is None:
-        print("no recognizer was named: the report has no word errors")
-    write_report(evaluation, systems, Path(hparams["output_folder"]))
+    items = load_items(hparams, ["text"] if hparams["recognizer"] else [])
+    style_items = load_style_items(hparams, items)
+    codecs = load_codecs(hparams, run_opts)
+    voices = {v: find_voices(hparams, c, items) for v, c in codecs.items()}
+    settings = settings_of(
+        hparams, run_opts, next(iter(codecs.values())), items, style_items
+    )
+    settings["weights"] = {
+        variant: {
+            name: digest_weights(codec.mods[name])
+            for name in codec.MODULES_NEEDED
+        }
+        for variant, codec in codecs.items()
+    }
+    predictions = Predictions(hparams["output_folder"], settings, items)
+    f0 = FCPE().to(run_opts["device"] or infer_device()).eval()
+    if predictions.missing(hparams["batch_size"]):
+        judge = load_judge(hparams, f0, style_items)
+        predict(hparams, codecs, voices, judge, items, predictions)
+    rows = predictions.gather()
+    if rows is not None:
+        report(hparams, rows, f0)
 
 
 if __name__ == "__main__":
