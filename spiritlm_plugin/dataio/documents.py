@@ -27,6 +27,7 @@ from spiritlm_plugin.dataio.segments import (
     Text,
     Transcript,
 )
+from spiritlm_plugin.dataio.units import SpeechStream
 
 
 def draw_part(utterance: Utterance, random: Random) -> Utterance:
@@ -64,6 +65,53 @@ def draw_part(utterance: Utterance, random: Random) -> Utterance:
     end = first + count
     units = utterance.units.cut(boundaries[first], boundaries[end])
     return Utterance(units, " ".join(utterance.words[first:end]))
+
+
+def shuffle_words(
+    utterance: Utterance, random: Random
+) -> tuple[SpeechStream, str]:
+    """Bring the words of an utterance into random order.
+
+    Arguments
+    ---------
+    utterance : Utterance
+        With words and units.
+    random : random.Random
+        Decides on the order.
+
+    Returns
+    -------
+    speech : SpeechStream
+        The units of one word after the other; words too short for a unit are
+        left out.
+    text : str
+        The words.
+
+    Raises
+    ------
+    DocumentError
+        As of `Utterance.boundaries`.
+
+    Example
+    -------
+    >>> units = SpeechUnits([7] * 20 + [8] * 30)
+    >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
+    >>> utterance = Utterance(units, "a cat", words, times)
+    >>> speech, text = shuffle_words(utterance, Random(2))
+    >>> speech.to_string(), text
+    ('[Hu7][Hu8][Hu7]', 'cat a')
+    """
+    boundaries = utterance.boundaries()
+    spans = [*zip(utterance.words, boundaries, boundaries[1:])]
+    pieces = [
+        (word, utterance.units.cut(start, end).merge())
+        for word, start, end in random.sample(spans, len(spans))
+    ]
+    pieces = [(word, stream) for word, stream in pieces if len(stream)]
+    if not pieces:
+        raise DocumentError("its words are too short for units")
+    words, streams = zip(*pieces)
+    return SpeechStream.concatenate(streams), " ".join(words)
 
 
 class DocumentMaker:
@@ -128,8 +176,9 @@ class DocumentMaker:
             ``text``, ``speech``, ``interleaved``, ``words`` (each word as
             text and as speech, in an order that is drawn), ``asr`` or
             ``tts``; ``asr_span`` and ``tts_span`` are the same of a few words
-            of the utterance: what comes next cannot be guessed from text, so
-            that a model learns sooner to attend to the other modality.
+            of the utterance, and ``asr_shuffled`` of its words in random
+            order: what comes next cannot be guessed from text, so that a
+            model learns sooner to attend to the other modality.
             ``few_shot_asr`` and ``few_shot_intent`` are the prompts of the
             evaluations, which large models understand without having seen
             any, and small ones do not.
@@ -175,6 +224,10 @@ class DocumentMaker:
     def _asr_span(self, utterance, random):
         return self._asr(draw_part(utterance, random), random)
 
+    def _asr_shuffled(self, utterance, random):
+        speech, text = shuffle_words(utterance, random)
+        return [Speech(speech), Transcript(text)]
+
     def _tts(self, utterance, random):
         return [Text(utterance.transcript()), Reading(utterance.spoken())]
 
@@ -199,6 +252,7 @@ _SINGLE: Mapping[str, Callable] = {
     "words": DocumentMaker._words,
     "asr": DocumentMaker._asr,
     "asr_span": DocumentMaker._asr_span,
+    "asr_shuffled": DocumentMaker._asr_shuffled,
     "tts": DocumentMaker._tts,
     "tts_span": DocumentMaker._tts_span,
 }

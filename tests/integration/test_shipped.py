@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from spiritlm_plugin import SpeechCodec, SpeechUnits
 from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.corpus import fingerprints
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.metrics.pitch import PitchErrorStats
 from spiritlm_plugin.metrics.resynthesis import unit_agreement
@@ -150,3 +151,15 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
 def test_units_of_other_tokenizers_are_refused(expressive):
     with pytest.raises(ValueError, match="out of range"):
         expressive.decode_batch([SpeechUnits([450], pitch=[0], style=[0])])
+
+
+def test_a_corpus_fits_whatever_the_number_of_threads(expressive):
+    """Loading fuses weights, which must not change with who adds them up."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3 - min(threads, 2))
+        other = SpeechCodec.from_hparams("tinyspeech")
+    finally:
+        torch.set_num_threads(threads)
+    one, other = (fingerprints(c.mods.tokenizer) for c in (expressive, other))
+    assert one == other

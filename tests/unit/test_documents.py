@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from spiritlm_plugin.dataio.documents import FORMS, DocumentMaker
 from spiritlm_plugin.dataio.interleaving import DocumentError, Utterance
 from spiritlm_plugin.dataio.segments import Reading, Speech, Text, Transcript
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.units import SpeechStream, SpeechUnits
 from tests.unit.utterances import make_utterance
 
 
@@ -61,6 +61,22 @@ def test_a_span_is_a_part_with_its_units(form, words, seed):
     start, end = boundaries[first], boundaries[first + len(said)]
     expected = utterance.units.cut(start, end).merge()
     assert speech.stream == expected
+
+
+@given(words=st.integers(1, 9), seed=st.integers(0, 99))
+def test_shuffled_words_keep_their_units(words, seed):
+    utterance = make_utterance(words)
+    speech, transcript = DocumentMaker()(
+        "asr_shuffled", [utterance], Random(seed)
+    )
+    said = [int(word[1:]) for word in transcript.text.split()]
+    assert sorted(said) == [*range(words)]
+    boundaries = utterance.boundaries()
+    expected = [
+        utterance.units.cut(boundaries[i], boundaries[i + 1]).merge()
+        for i in said
+    ]
+    assert speech.stream == SpeechStream.concatenate(expected)
 
 
 def test_few_shot_prompts_are_those_of_the_evaluations():

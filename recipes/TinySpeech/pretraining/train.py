@@ -172,7 +172,8 @@ def shares_of(hparams):
         raise ValueError(
             f"no such mode: {mode!r}; there are {', '.join(modes)}"
         )
-    return modes[mode]
+    # An override can leave a form out by null, and by nothing else.
+    return {form: share for form, share in modes[mode].items() if share}
 
 
 def make_mixture(hparams, vocabulary, parts, split):
