@@ -121,9 +121,11 @@ def make_jobs(hparams):
     ValueError
         If an evaluation names no recipe of an evaluation.
     """
+    # An override can leave a model or an evaluation out by null.
+    models = {name: model for name, model in hparams["models"].items() if model}
     jobs = []
     for name, evaluation in hparams["evaluations"].items():
-        if not evaluation:  # left out by an override
+        if not evaluation:
             continue
         recipe = evaluation["recipe"]
         if recipe not in LINES:
@@ -140,7 +142,7 @@ def make_jobs(hparams):
             options = evaluation["options"] | given | asked
             jobs += [
                 Job(name, shots, model, recipe, options | loaded_by)
-                for model, loaded_by in hparams["models"].items()
+                for model, loaded_by in models.items()
             ]
     return jobs
 
@@ -192,7 +194,7 @@ def report(hparams, jobs, summaries):
                 name = f"{job.evaluation} {line.name}"
                 curve = curves.setdefault(name, {}).setdefault(job.model, [])
                 curve.append((job.shots, line.value))
-    models = list(hparams["models"])
+    models = list(dict.fromkeys(job.model for job in jobs))
     rows = []
     for (title, name), found in table.items():
         first = next(iter(found.values()))

@@ -93,24 +93,27 @@ torchrun --nproc_per_node 2 pretraining/tokenize_corpus.py \
     --splits "[train, valid]" --pitch_ratios \
     "[[9, 8], [8, 9], [7, 6], [6, 7], [5, 4], [4, 5], [16, 15], [15, 16]]"
 
-train_lm() { # its name, options
-    local output=$work/$1 yaml=pretraining/hparams/$1.yaml
-    shift
+train_lm() { # its name, its YAML, options
+    local output=$work/$1 yaml=pretraining/hparams/$2.yaml
+    shift 2
     if [ ! -e "$output/model/language_model/config.json" ]; then
         echo "$(date +%T) $output"
-        python pretraining/train.py "$yaml" --output_folder "$output" \
-            --codec "$work/codec" --precision bf16 \
+        torchrun --nproc_per_node 2 pretraining/train.py "$yaml" \
+            --output_folder "$output" --codec "$work/codec" --precision bf16 \
             --text_files "[$corpus/text/train.txt]" "$@"
     fi
 }
 
-train_lm text --corpus_folders "[$work/units]"
-spoken=(--pretrained "$work/text/model/language_model"
-    --corpus_folders "[$work/units, $work/units_shifted]")
-train_lm base "${spoken[@]}" &
-pid=$!
-train_lm expressive "${spoken[@]}"
-wait "$pid"
+train_lm text text --corpus_folders "[$work/units]"
+# Voices as they are count four times, the shifted ones once.
+units="$work/units, $work/units, $work/units, $work/units, $work/units_shifted"
+train_lm base_first base --corpus_folders "[$units]" \
+    --pretrained "$work/text/model/language_model"
+spoken=(--corpus_folders "[$units]"
+    --pretrained "$work/base_first/model/language_model")
+train_lm base base "${spoken[@]}" --mode prompted --row_tokens 512 \
+    --step_rows 6 --lr 0.0008 --number_of_epochs 2 --epoch_steps 700
+train_lm expressive expressive "${spoken[@]}"
 
 spiritlm-assemble "$work/tinyspeech" "${codec[@]}" \
     --language_model "$work/expressive/model/language_model" \

@@ -94,6 +94,7 @@ def train_a_little(corpus: TinyCorpus, steps: int, report: Report) -> None:
         f"--corpus_folders=[{units}]",
         f"--pretrained={start}",
         f"--output_folder={output}",
+        "--mode=all",
         f"--number_of_epochs={_EPOCHS}",
         f"--epoch_steps={each}",
         f"--warmup_steps={each}",

@@ -8,6 +8,7 @@ from typing import Any
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.interleaving import Utterance
 from spiritlm_plugin.dataio.segments import Segment, Speech, Text
+from spiritlm_plugin.inference.few_shot import Transcriber
 from spiritlm_plugin.inference.spiritlm import SpiritLM
 from spiritlm_plugin.metrics.recognition import WordErrorStats
 
@@ -67,15 +68,22 @@ class Sampler:
         """
         samples = []
         for task in self.tasks:
-            prompts = [self._prompt(task, row, lm) for row in self.rows]
+            asked = [(row, self._prompt(task, row, lm)) for row in self.rows]
+            # Those that leave room for an answer.
+            context = lm.mods.language_model.context
+            asked = [
+                (row, prompt)
+                for row, prompt in asked
+                if len(lm.vocabulary.encode(prompt, _OUTPUTS[task])) < context
+            ]
             answers = lm.generate(
-                prompts,
+                [prompt for _, prompt in asked],
                 _OUTPUTS[task],
                 max_new_tokens=_MOST[task],
                 temperature=0.0 if task == "transcript" else 0.8,
                 seed=seed,
             )
-            for row, answer in zip(self.rows, answers):
+            for (row, _), answer in zip(asked, answers):
                 sample = {
                     "utterance": row.get("utterance"),
                     "task": task,
@@ -90,17 +98,21 @@ class Sampler:
         return samples
 
     def judge(self, lm: SpiritLM) -> dict[str, float]:
-        """Return the word error rate of transcripts, in percent."""
+        """Return the word error rate of transcripts, in percent.
+
+        Utterances that are too long to be answered count as empty.
+        """
         if not self.judged:
             return {}
-        answers = lm.generate(
-            [self._prompt("transcript", row, lm) for row in self.judged],
-            "asr",
+        transcribe = Transcriber(
+            lm,
+            trained=True,
             max_new_tokens=_MOST["transcript"],
-            temperature=0.0,
-            seed=0,
             batch_size=len(self.judged),
         )
+        prompts = [self._prompt("transcript", row, lm) for row in self.judged]
+        speech = [segment for [segment] in prompts]
+        answers = transcribe(speech, seeds=[0] * len(speech))
         errors = WordErrorStats()
         errors.append(
             list(range(len(answers))),

@@ -13,6 +13,7 @@ from spiritlm_plugin.inference.few_shot import (
     Transcriber,
 )
 from spiritlm_plugin.inference.generation import Generation
+from spiritlm_plugin.inference.samples import Sampler
 from spiritlm_plugin.lobes.language_model import new_language_model
 
 SHOTS = [(SpeechUnits([1, 2]), "the cat"), (SpeechUnits([3]), "the dog")]
@@ -177,3 +178,15 @@ def test_bad_input(base, call, message):
 
 def test_a_codec_has_no_tasks():
     assert not hasattr(SpeechCodec, "transcribe_batch")
+
+
+def test_samples_leave_out_what_leaves_no_room(base, monkeypatch):
+    monkeypatch.setattr(
+        base.mods.language_model.model.config, "max_position_embeddings", 60
+    )
+    rows = [
+        {"utterance": name, "text": "a cat", "phonetic_units": [*range(count)]}
+        for name, count in (("long", 120), ("short", 20))
+    ]
+    sampler = Sampler(rows, ["speech"], count=2, judged=0)
+    assert [s["utterance"] for s in sampler.sample(base)] == ["short"]

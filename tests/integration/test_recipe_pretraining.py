@@ -65,6 +65,7 @@ def manifests(recording, tmp_path_factory):
                 "wav": f"{{data_root}}/{path.name}",
                 "duration": len(piece) / rate,
                 "text": " ".join(words),
+                "intent": "stop music none" if i % 2 else None,
                 "words": [
                     [word, 0.2 * k, 0.2 * k + 0.19]
                     for k, word in enumerate(words)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The paper's first two findings in miniature: trainings of the same length,
-# interleaved and not, and from a text model and from random weights.
+# interleaved and not, and from a text model and from random weights; then what
+# they comprehend, as one table.
 #
 #     recipes/TinySpeech/pretraining/compare.sh WORK_FOLDER
 #
@@ -11,22 +12,33 @@ set -euo pipefail
 work=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+both="torchrun --nproc_per_node 2"
 
 compare() { # its name, options
     local output=$work/compare/$1
     shift
     if [ ! -e "$output/model/language_model/config.json" ]; then
-        python train.py hparams/base.yaml --output_folder "$output" \
+        $both train.py hparams/base.yaml --output_folder "$output" \
             --corpus_folders "[$work/units]" \
             --text_files "[$work/corpus/text/train.txt]" \
             --pretrained "$work/text/model/language_model" --precision bf16 \
-            --number_of_epochs 4 --epoch_steps 200 --sample_count 0 "$@"
+            --row_tokens 512 --step_rows 6 --loss_weights "{text: 1}" \
+            --number_of_epochs 3 --epoch_steps 200 --sample_count 0 "$@"
     fi
-    python ../comprehension/evaluate.py ../comprehension/hparams/evaluate.yaml \
-        --model "$output/model" --manifest_folder "$work/corpus" \
-        --output_folder "$output/comprehension"
 }
 
 compare interleaved --mode interleaved
 compare no_interleaving --mode no_interleaving
 compare random_start --mode interleaved --random_weights true
+
+models=""
+for name in interleaved no_interleaving random_start; do
+    models+="$name: {model: $work/compare/$name/model,"
+    models+=" hparams_file: hyperparams.yaml}, "
+done
+$both ../evaluate.py ../hparams/evaluate.yaml \
+    --manifest_folder "$work/corpus" \
+    --output_folder "$work/compare/evaluation" \
+    --models "{Base: null, Expressive: null, ${models%, }}" \
+    --evaluations "{ASR: null, 'ASR, voice held out': null, \
+'ASR, prompted': null, TTS: null, IC: null, STSP: null, resynthesis: null}"
