@@ -112,7 +112,7 @@ train_lm base_first base --corpus_folders "[$units]" \
 spoken=(--corpus_folders "[$units]"
     --pretrained "$work/base_first/model/language_model")
 train_lm base base "${spoken[@]}" --mode prompted --row_tokens 512 \
-    --step_rows 6 --lr 0.0008 --number_of_epochs 2 --epoch_steps 700
+    --step_rows 6 --lr 0.0008 --number_of_epochs 2 --epoch_steps 500
 train_lm expressive expressive "${spoken[@]}"
 
 spiritlm-assemble "$work/tinyspeech" "${codec[@]}" \

@@ -23,7 +23,7 @@ compare() { # its name, options
             --text_files "[$work/corpus/text/train.txt]" \
             --pretrained "$work/text/model/language_model" --precision bf16 \
             --row_tokens 512 --step_rows 6 --loss_weights "{text: 1}" \
-            --number_of_epochs 3 --epoch_steps 200 --sample_count 0 "$@"
+            --number_of_epochs 1 --epoch_steps 300 --sample_count 0 "$@"
     fi
 }
 
