@@ -173,11 +173,11 @@ def load_main(recipe):
 def run_job(job, folder, run_opts):
     """Run an evaluation, and return its figures."""
     options = job.options | {"output_folder": str(folder)}
-    if run_opts["device"]:
-        options["device"] = run_opts["device"]
     hparams = HERE / job.recipe / "hparams" / "evaluate.yaml"
     # JSON is YAML.
     overrides = [f"--{k}={json.dumps(v)}" for k, v in options.items()]
+    if run_opts["device"]:
+        overrides.append(f"--device={run_opts['device']}")
     load_main(job.recipe)([str(hparams), *overrides])
     ddp_barrier()
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -291,7 +291,8 @@ def local_folder(
             f"{source}: HyperPyYAML reads <...> in a path as a reference; "
             "rename the folder"
         )
-    if not folder.is_dir() and str(source) in _shipped():
+    # Another folder that happens to have such a name is none of a model.
+    if str(source) in _shipped() and not (folder / hparams_file).exists():
         folder = _SHIPPED / source
     if folder.is_dir():
         if not (folder / hparams_file).exists():

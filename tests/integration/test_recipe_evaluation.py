@@ -45,7 +45,7 @@ def arguments(tinyspeech, folder, evaluations):
 
 
 def test_all_figures_are_in_one_table(script, tinyspeech, tmp_path, capsys):
-    script.main(arguments(tinyspeech, tmp_path, SHORT))
+    script.main([*arguments(tinyspeech, tmp_path, SHORT), "--device=cpu"])
     assert (
         "STSP is left out: no --stsp_folder was named"
         in capsys.readouterr().out

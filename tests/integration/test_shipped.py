@@ -10,6 +10,7 @@ from spiritlm_plugin import SpeechCodec, SpeechUnits
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.corpus import fingerprints
 from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.inference.codec import local_folder
 from spiritlm_plugin.metrics.pitch import PitchErrorStats
 from spiritlm_plugin.metrics.resynthesis import unit_agreement
 from spiritlm_plugin.metrics.units import frame_labels, joint_counts, pnmi
@@ -163,3 +164,11 @@ def test_a_corpus_fits_whatever_the_number_of_threads(expressive):
         torch.set_num_threads(threads)
     one, other = (fingerprints(c.mods.tokenizer) for c in (expressive, other))
     assert one == other
+
+
+def test_a_folder_of_that_name_without_a_model_is_passed_over(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "tinyspeech").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert local_folder("tinyspeech") == FOLDER.resolve()
