@@ -97,7 +97,7 @@ def shuffle_words(
     >>> units = SpeechUnits([7] * 20 + [8] * 30)
     >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
     >>> utterance = Utterance(units, "a cat", words, times)
-    >>> speech, text = shuffle_words(utterance, Random(2))
+    >>> speech, text = shuffle_words(utterance, Random(0))
     >>> speech.to_string(), text
     ('[Hu7][Hu8][Hu7]', 'cat a')
     """

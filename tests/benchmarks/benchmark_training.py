@@ -237,7 +237,7 @@ class Benchmark:
             hparams["model"], Vocabulary.extend(text, **counts)
         )
         self.mixture = Mixture(
-            make_sources(hparams["shares"][hparams["mode"]], corpus),
+            make_sources(hparams["shares"]["all"], corpus),
             self.lm.vocabulary,
             hparams["documents"],
             settings.row_tokens,

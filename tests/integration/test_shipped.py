@@ -142,11 +142,13 @@ def test_what_does_not_ship_is_refused_by_name():
         SpeechCodec.from_hparams("bigspeech")
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
-    (tmp_path / "tinyspeech").mkdir()
+def test_a_model_of_that_name_comes_first(tmp_path, monkeypatch):
+    folder = tmp_path / "tinyspeech"
+    folder.mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no hyperparams.yaml"):
-        SpeechCodec.from_hparams("tinyspeech")
+    assert local_folder("tinyspeech") == FOLDER.resolve()
+    (folder / "hyperparams.yaml").touch()
+    assert local_folder("tinyspeech") == folder.resolve()
 
 
 def test_units_of_other_tokenizers_are_refused(expressive):
@@ -164,11 +166,3 @@ def test_a_corpus_fits_whatever_the_number_of_threads(expressive):
         torch.set_num_threads(threads)
     one, other = (fingerprints(c.mods.tokenizer) for c in (expressive, other))
     assert one == other
-
-
-def test_a_folder_of_that_name_without_a_model_is_passed_over(
-    tmp_path, monkeypatch
-):
-    (tmp_path / "tinyspeech").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert local_folder("tinyspeech") == FOLDER.resolve()
