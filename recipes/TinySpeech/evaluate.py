@@ -10,6 +10,7 @@ writes into a folder of its own. Goes on where it was stopped.
 
 import json
 import sys
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NamedTuple
@@ -160,6 +161,7 @@ def data_of(hparams, recipe):
     return given
 
 
+@cache
 def load_main(recipe):
     """Return the main function of an evaluation."""
     path = HERE / recipe / "evaluate.py"

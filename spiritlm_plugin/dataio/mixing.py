@@ -174,10 +174,10 @@ class Mixture:
             ids = self.vocabulary.encode(segments)
         except ValueError as error:
             if epoch == 0:
-                labels = [row.get("utterance") or row["text"] for row in rows]
-                logger.warning(
-                    "%s (%s) is left out: %s", ", ".join(labels), name, error
+                labels = ", ".join(
+                    str(row.get("utterance") or row.get("text")) for row in rows
                 )
+                logger.warning("%s (%s) is left out: %s", labels, name, error)
             return None
         return np.array([*ids, self.vocabulary.eos_id], np.int32)
 

@@ -112,13 +112,15 @@ def start_language_model(
         model = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype
         )
-    learned = [weights.detach().clone() for weights in _token_weights(model)]
+    learned = []
+    if known is not None and not random_weights:
+        learned = [w.detach().clone() for w in _token_weights(model)]
     # First to the text alone, so that all other rows are new.
     model.resize_token_embeddings(len(text), mean_resizing=False)
     model.resize_token_embeddings(
         len(vocabulary), pad_to_multiple_of=ROW_MULTIPLE, mean_resizing=False
     )
-    if known is not None and not random_weights:
+    if learned:
         old, new = _shared_tokens(known, vocabulary)
         with torch.no_grad():
             for weights, rows in zip(_token_weights(model), learned):
