@@ -176,9 +176,10 @@ class DocumentMaker:
             ``text``, ``speech``, ``interleaved``, ``words`` (each word as
             text and as speech, in an order that is drawn), ``asr`` or
             ``tts``; ``asr_span`` and ``tts_span`` are the same of a few words
-            of the utterance, and ``asr_shuffled`` of its words in random
-            order: what comes next cannot be guessed from text, so that a
-            model learns sooner to attend to the other modality.
+            of the utterance, and ``asr_shuffled`` and ``tts_shuffled`` of its
+            words in random order: what comes next cannot be guessed from what
+            was before in the same modality, so that a model learns sooner to
+            attend to the other one.
             ``few_shot_asr`` and ``few_shot_intent`` are the prompts of the
             evaluations, which large models understand without having seen
             any, and small ones do not.
@@ -234,6 +235,10 @@ class DocumentMaker:
     def _tts_span(self, utterance, random):
         return self._tts(draw_part(utterance, random), random)
 
+    def _tts_shuffled(self, utterance, random):
+        speech, text = shuffle_words(utterance, random)
+        return [Text(text), Reading(speech)]
+
 
 def _asr_shot(utterance: Utterance) -> list[Segment]:
     return asr_shot(Speech(utterance.spoken()), utterance.transcript())
@@ -255,6 +260,7 @@ _SINGLE: Mapping[str, Callable] = {
     "asr_shuffled": DocumentMaker._asr_shuffled,
     "tts": DocumentMaker._tts,
     "tts_span": DocumentMaker._tts_span,
+    "tts_shuffled": DocumentMaker._tts_shuffled,
 }
 _SHOTS: Mapping[str, Callable] = {
     "few_shot_asr": _asr_shot,

@@ -25,6 +25,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
+from spiritlm_plugin import core
 from spiritlm_plugin.core import (
     AtomicCheckpointer,
     RunningMeans,
@@ -436,4 +437,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    core.run(main)

@@ -63,13 +63,15 @@ def test_a_span_is_a_part_with_its_units(form, words, seed):
     assert speech.stream == expected
 
 
+@pytest.mark.parametrize("form", ["asr_shuffled", "tts_shuffled"])
 @given(words=st.integers(1, 9), seed=st.integers(0, 99))
-def test_shuffled_words_keep_their_units(words, seed):
+def test_shuffled_words_keep_their_units(form, words, seed):
     utterance = make_utterance(words)
-    speech, transcript = DocumentMaker()(
-        "asr_shuffled", [utterance], Random(seed)
-    )
-    said = [int(word[1:]) for word in transcript.text.split()]
+    segments = DocumentMaker()(form, [utterance], Random(seed))
+    text, speech = sorted(segments, key=lambda s: isinstance(s, Speech))
+    kinds = {"asr": (Speech, Transcript), "tts": (Text, Reading)}
+    assert tuple(map(type, segments)) == kinds[form[:3]]
+    said = [int(word[1:]) for word in text.text.split()]
     assert sorted(said) == [*range(words)]
     boundaries = utterance.boundaries()
     expected = [

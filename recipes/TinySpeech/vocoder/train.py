@@ -27,6 +27,7 @@ from spiritlm_plugin.core import (
     train,
     unwrap,
 )
+from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.corpus import fingerprints, load_corpus
 from spiritlm_plugin.dataio.cropping import draw_start, read_piece
@@ -276,12 +277,6 @@ def make_dataset(hparams, rows, vocoder, styles, crop_frames, training):
 def names_of(rows, key):
     """Return the names that the utterances have for it, in order."""
     return sorted(set(rows[key]) - {None})
-
-
-def spread(rows, count):
-    """Return so many rows, evenly spread."""
-    step = max(len(rows) // count, 1)
-    return [rows[i] for i in range(0, len(rows), step)][:count]
 
 
 def load_pretrained(folder, vocoder):
