@@ -90,8 +90,8 @@ spiritlm-assemble "$work/codec" "${codec[@]}"
 torchrun --nproc_per_node 2 pretraining/tokenize_corpus.py \
     pretraining/hparams/tokenize.yaml "${manifests[@]}" \
     --codec "$work/codec" --output_folder "$work/units_shifted" \
-    --splits "[train, valid]" --pitch_ratios \
-    "[[9, 8], [8, 9], [7, 6], [6, 7], [5, 4], [4, 5], [16, 15], [15, 16]]"
+    --splits "[train, valid]" \
+    --pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]"
 
 train_lm() { # its name, its YAML, options
     local output=$work/$1 yaml=pretraining/hparams/$2.yaml
@@ -105,12 +105,11 @@ train_lm() { # its name, its YAML, options
 }
 
 train_lm text text --corpus_folders "[$work/units]"
-# Voices as they are count four times, the shifted ones once.
-units="$work/units, $work/units, $work/units, $work/units, $work/units_shifted"
-train_lm base_first base --corpus_folders "[$units]" \
+# Voices as they are count twice, the shifted ones once.
+units=(--corpus_folders "[$work/units, $work/units, $work/units_shifted]")
+train_lm base_first base "${units[@]}" \
     --pretrained "$work/text/model/language_model"
-spoken=(--corpus_folders "[$units]"
-    --pretrained "$work/base_first/model/language_model")
+spoken=("${units[@]}" --pretrained "$work/base_first/model/language_model")
 train_lm base base "${spoken[@]}" --mode prompted --row_tokens 512 \
     --step_rows 6 --lr 0.0008 --number_of_epochs 2 --epoch_steps 500
 train_lm expressive expressive "${spoken[@]}"

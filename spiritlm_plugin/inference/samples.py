@@ -8,7 +8,8 @@ from typing import Any
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.interleaving import Utterance
 from spiritlm_plugin.dataio.segments import Segment, Speech, Text
-from spiritlm_plugin.inference.few_shot import Transcriber
+from spiritlm_plugin.inference.few_shot import Reader, Transcriber
+from spiritlm_plugin.inference.generation import speech_of
 from spiritlm_plugin.inference.spiritlm import SpiritLM
 from spiritlm_plugin.metrics.recognition import WordErrorStats
 
@@ -30,7 +31,7 @@ class Sampler:
     count : int
         Utterances that it is asked about, evenly spread.
     judged : int
-        Utterances that word errors are counted on.
+        Utterances that word errors are counted on, if the model transcribes.
 
     Example
     -------
@@ -98,28 +99,49 @@ class Sampler:
         return samples
 
     def judge(self, lm: SpiritLM) -> dict[str, float]:
-        """Return the word error rate of transcripts, in percent.
+        """Return word error rates, in percent.
 
         Utterances that are too long to be answered count as empty.
+
+        Returns
+        -------
+        dict of str to float
+            ``WER`` of transcripts; and, of a model that reads aloud,
+            ``reading_WER`` of what it hears itself say.
         """
         if not self.judged:
             return {}
+        prompts = [self._prompt("transcript", row, lm) for row in self.judged]
+        figures = {"WER": self._error_rate(lm, [s for [s] in prompts])}
+        if "reading" in self.tasks:
+            read = Reader(
+                lm,
+                max_new_tokens=_MOST["reading"],
+                batch_size=len(self.judged),
+            )
+            queries = [self._prompt("reading", r, lm) for r in self.judged]
+            _, readings = read.ask(queries, seeds=range(len(queries)))
+            speech = [Speech(speech_of(reading)) for reading in readings]
+            figures["reading_WER"] = self._error_rate(lm, speech)
+        return figures
+
+    def _error_rate(self, lm: SpiritLM, speech: Sequence[Speech]) -> float:
+        """Compare transcripts of speech, which may be empty, with the texts."""
         transcribe = Transcriber(
             lm,
             trained=True,
             max_new_tokens=_MOST["transcript"],
             batch_size=len(self.judged),
         )
-        prompts = [self._prompt("transcript", row, lm) for row in self.judged]
-        speech = [segment for [segment] in prompts]
-        answers = transcribe(speech, seeds=[0] * len(speech))
+        heard = [""] * len(speech)
+        asked = [i for i, s in enumerate(speech) if len(s.stream)]
+        answers = transcribe([speech[i] for i in asked], [0] * len(asked))
+        for i, answer in zip(asked, answers):
+            heard[i] = answer.text
         errors = WordErrorStats()
-        errors.append(
-            list(range(len(answers))),
-            [answer.text for answer in answers],
-            [row["text"] for row in self.judged],
-        )
-        return {"WER": errors.summarize("WER")}
+        texts = [row["text"] for row in self.judged]
+        errors.append(list(range(len(texts))), heard, texts)
+        return errors.summarize("WER")
 
     def _prompt(
         self, task: str, row: Mapping[str, Any], lm: SpiritLM

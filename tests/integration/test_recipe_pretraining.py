@@ -179,7 +179,7 @@ def test_log_and_samples(trained):
             assert f"train {figure}_{name}" in log
             assert f"valid {figure}_{name}" in log
         assert f"valid unigram_{name}" in log
-    assert "valid WER" in log
+    assert "valid WER" in log and "valid reading_WER" in log
     folder = trained / "samples" / "epoch2"
     lines = (folder / "samples.jsonl").read_text().splitlines()
     samples = {s["task"]: s for s in map(json.loads, lines)}
