@@ -109,10 +109,12 @@ train_lm text text --corpus_folders "[$work/units]"
 units=(--corpus_folders "[$work/units, $work/units, $work/units_shifted]")
 train_lm base_first base "${units[@]}" \
     --pretrained "$work/text/model/language_model"
-spoken=("${units[@]}" --pretrained "$work/base_first/model/language_model")
-train_lm base base "${spoken[@]}" --mode prompted --row_tokens 512 \
-    --step_rows 6 --lr 0.0008 --number_of_epochs 2 --epoch_steps 500
-train_lm expressive expressive "${spoken[@]}"
+train_lm base base "${units[@]}" --mode prompted \
+    --pretrained "$work/base_first/model/language_model" \
+    --row_tokens 512 --step_rows 6 --chunk_rows 128 \
+    --lr 0.0014 --number_of_epochs 4 --epoch_steps 650
+train_lm expressive expressive "${units[@]}" \
+    --pretrained "$work/base/model/language_model"
 
 spiritlm-assemble "$work/tinyspeech" "${codec[@]}" \
     --language_model "$work/expressive/model/language_model" \
