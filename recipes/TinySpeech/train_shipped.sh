@@ -65,7 +65,7 @@ train_vocoder() { # its name, its parts
         --pretrained "$work/vocoder_${name}_first/vocoder" \
         --crop_frames 32 --train_loader "{batch_size: 4, drop_last: true}" \
         --lr 0.0006 --lr_decay 0.1 --adversarial_step 200 \
-        --number_of_epochs 3 --total_steps 4965
+        --number_of_epochs 6 --total_steps 9930
 }
 
 # What does not need each other runs side by side.

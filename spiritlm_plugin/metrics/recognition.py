@@ -12,6 +12,8 @@ from torch import Tensor
 from spiritlm_plugin.dataio.units import SAMPLE_RATE
 
 Recognizer = Callable[[Sequence[Tensor]], list[str]]
+# A text that shrinks by so much when it is compressed repeats itself.
+_LOOPS = 2.4
 
 
 def load_recognizer(
@@ -76,12 +78,25 @@ def _load_faster_whisper(folder: str, device: str) -> Recognizer:
 
 
 def _join(model, wav: Tensor) -> str:
-    segments, _ = model.transcribe(
-        wav.cpu().numpy(),
-        language="en",
-        temperature=0.0,
-        condition_on_previous_text=False,
-    )
+    """Transcribe; again, where the words repeat themselves without end.
+
+    Whisper's authors know such transcripts by the same sign, and draw from the
+    model again and again until they get another one. This is not up to chance.
+    """
+
+    def decode(**options) -> list:
+        segments, _ = model.transcribe(
+            wav.cpu().numpy(),
+            language="en",
+            temperature=0.0,
+            condition_on_previous_text=False,
+            **options,
+        )
+        return list(segments)
+
+    segments = decode()
+    if any(s.compression_ratio > _LOOPS for s in segments):
+        segments = decode(no_repeat_ngram_size=3)
     return " ".join(segment.text.strip() for segment in segments)
 
 

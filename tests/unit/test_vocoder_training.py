@@ -1,6 +1,8 @@
 """Tests of what trains a vocoder: crops, losses, discriminators, measures."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,9 +192,30 @@ def test_words_count_not_their_spelling():
 
 def test_recognizer_without_its_package(tmp_path, monkeypatch):
     (tmp_path / "model.bin").touch()
-    monkeypatch.setitem(__import__("sys").modules, "faster_whisper", None)
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(ImportError, match="pip install faster-whisper"):
         load_recognizer(tmp_path)
+
+
+class LoopingWhisper:
+    """Repeats itself without end, unless it is kept from it."""
+
+    def __init__(self, folder, **options):
+        pass
+
+    def transcribe(self, wav, no_repeat_ngram_size=0, **options):
+        loops = len(wav) > 5 and not no_repeat_ngram_size
+        ratio, text = (15.0, " I know, I know," * 40) if loops else (1, " so ")
+        segment = SimpleNamespace(text=text, compression_ratio=ratio)
+        return iter([segment]), None
+
+
+def test_a_recognizer_that_repeats_itself_listens_again(tmp_path, monkeypatch):
+    (tmp_path / "model.bin").touch()
+    module = SimpleNamespace(WhisperModel=LoopingWhisper)
+    monkeypatch.setitem(sys.modules, "faster_whisper", module)
+    recognize = load_recognizer(tmp_path)
+    assert recognize([torch.zeros(4), torch.zeros(9)]) == ["so", "so"]
 
 
 def test_style_is_heard_from_pitch_and_loudness():
