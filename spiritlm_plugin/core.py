@@ -300,6 +300,18 @@ class TrainingBrain(sb.Brain):
     def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
         """Add to the figures of a validation, or write samples."""
 
+    def _compile(self):
+        """Compile in place with ``--compile``: weights keep their names."""
+        if not self.compile:
+            super()._compile()
+            return
+        for name in self.compile_module_keys or self.modules:
+            self.modules[name].compile(
+                mode=self.compile_mode,
+                fullgraph=self.compile_using_fullgraph,
+                dynamic=self.compile_using_dynamic_shape_tracing,
+            )
+
     def _should_save_intra_epoch_ckpt(self, *args):
         # Gradients that wait for their step are not in a checkpoint.
         steps_done = self.step % self.grad_accumulation_factor == 0

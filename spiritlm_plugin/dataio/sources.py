@@ -93,6 +93,11 @@ def load_corpora(
     parts : dict of str to str, optional
         `fingerprints` of the tokenizer that the units must come from.
 
+    Returns
+    -------
+    datasets.Dataset
+        As of `load_corpus`, with the streams that all of them have.
+
     Raises
     ------
     FileNotFoundError, CorpusError
@@ -103,9 +108,16 @@ def load_corpora(
     if not folders:
         raise ValueError("no tokenized corpora are named")
     corpora = [load_corpus(Path(folder) / split, parts) for folder in folders]
-    names = [n for n in corpora[0].column_names if n.endswith("_units")]
+    columns = [
+        {n for n in corpus.column_names if n.endswith("_units")}
+        for corpus in corpora
+    ]
+    names = sorted(set.intersection(*columns))
     joined = datasets.concatenate_datasets(
-        [corpus.with_format(None) for corpus in corpora]
+        [
+            corpus.with_format(None).remove_columns(sorted(own - set(names)))
+            for corpus, own in zip(corpora, columns)
+        ]
     )
     return joined.with_format("torch", names, output_all_columns=True)
 

@@ -230,6 +230,23 @@ def test_the_learning_rate_follows_its_schedule(tmp_path):
     assert rates == pytest.approx([0.01, 0.01 * (3 / 6) ** 0.5])
 
 
+def test_a_compiled_model_can_go_on_uncompiled(tmp_path, monkeypatch):
+    expected = run(tmp_path / "whole")
+    compiled = []
+    compile_function = torch.compile
+
+    def spy(function, **options):
+        compiled.append(options)
+        return compile_function(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", spy)
+    options = {"noprogressbar": True, "compile": True}
+    fit(load(tmp_path / "part", number_of_epochs=1), options)
+    [options] = compiled
+    assert not options["dynamic"]  # all batches have one shape
+    check_equal(run(tmp_path / "part"), expected)
+
+
 def test_runs_of_other_seeds_differ(tmp_path):
     logs = {run(tmp_path / str(seed), seed=seed)[1] for seed in (5, 6)}
     assert len(logs) == 2

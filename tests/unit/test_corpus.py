@@ -14,9 +14,11 @@ from spiritlm_plugin.dataio.corpus import (
     load_corpus,
     tokenize_corpus,
 )
+from spiritlm_plugin.dataio.sources import load_corpora
 from spiritlm_plugin.dataio.units import SpeechUnits
 
 PARTS = {"phonetic": "p1", "pitch": "f1", "style": "s1"}
+PHONETIC = {"phonetic": "p1"}
 # 0.5 s of audio each: shards of four utterances, batches of two.
 SIZES = {"shard_seconds": 2.0, "batch_seconds": 1.0}
 
@@ -92,9 +94,22 @@ def test_base_tokenizer_has_one_stream(items, tmp_path):
     def base(wavs):
         return [units.base() for units in Tokenizer()(wavs)]
 
-    tokenize_corpus(items, tmp_path / "c", base, {"phonetic": "p1"})
-    names = load_corpus(tmp_path / "c").column_names
+    tokenize_corpus(items, tmp_path / "base" / "train", base, PHONETIC)
+    names = load_corpus(tmp_path / "base" / "train").column_names
     assert "phonetic_units" in names and "pitch_units" not in names
+
+    # Beside a corpus that has them too, there is no more for all.
+    folders = [tmp_path / "c", tmp_path / "base"]
+    tokenize_corpus(items, folders[0] / "train", Tokenizer(), PARTS)
+    for order in (folders, folders[::-1]):
+        rows = load_corpora(order, "train", PHONETIC)
+        assert len(rows) == 2 * len(items)
+        assert not {"pitch_units", "style_units"} & set(rows.column_names)
+        first, second = rows[4], rows[4 + len(items)]
+        assert torch.equal(first["phonetic_units"], second["phonetic_units"])
+        assert first["text"] == second["text"]
+    with pytest.raises(CorpusError, match="pitch"):
+        load_corpora(folders, "train", PARTS)
 
 
 def test_stopped_run_goes_on(items, tmp_path):
