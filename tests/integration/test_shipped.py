@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from spiritlm_plugin import SpeechCodec, SpeechUnits
+from spiritlm_plugin import SpeechCodec, SpeechUnits, SpiritLM
 from spiritlm_plugin.dataio.audio import read_audio
 from spiritlm_plugin.dataio.corpus import fingerprints
 from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.inference.codec import local_folder
 from spiritlm_plugin.metrics.pitch import PitchErrorStats
+from spiritlm_plugin.metrics.recognition import WordErrorStats
 from spiritlm_plugin.metrics.resynthesis import unit_agreement
 from spiritlm_plugin.metrics.units import frame_labels, joint_counts, pnmi
 
@@ -135,6 +136,16 @@ def test_a_style_is_a_choice_of_base(base, units):
     plain = units[0].base()
     wavs = [base.decode_batch([plain], global_style=i)[0] for i in range(3)]
     assert not torch.allclose(wavs[0], wavs[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["hyperparams_base", "hyperparams"])
+def test_language_models_understand(name, corpus, wavs):
+    lm = SpiritLM.from_hparams("tinyspeech", hparams_file=f"{name}.yaml")
+    heard = lm.transcribe_batch(wavs, max_new_tokens=100)
+    errors = WordErrorStats()
+    texts = [item["text"] for item in corpus.values()]
+    errors.append(list(corpus), heard, texts)
+    assert errors.summarize("WER") < 30
 
 
 def test_what_does_not_ship_is_refused_by_name():
