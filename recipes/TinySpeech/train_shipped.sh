@@ -86,12 +86,21 @@ codec=("${parts[@]}" --vocoder "$work/vocoder_expressive/vocoder"
     --base_vocoder "$work/vocoder_base/vocoder")
 spiritlm-assemble "$work/codec" "${codec[@]}"
 
-# The same utterances as if other voices spoke, for voices never heard.
-torchrun --nproc_per_node 2 pretraining/tokenize_corpus.py \
-    pretraining/hparams/tokenize.yaml "${manifests[@]}" \
-    --codec "$work/codec" --output_folder "$work/units_shifted" \
-    --splits "[train, valid]" \
-    --pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]"
+# The language models read more than the parts have heard: the same world by other
+# seeds, none of whose texts is in a test, the last one as if other voices spoke.
+units="$work/units"
+for seed in 2 3 4; do
+    shifts=()
+    if [ "$seed" = 4 ]; then
+        shifts=(--pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]")
+    fi
+    python tinyspeech_prepare.py "$work/corpus_$seed" --size full --seed "$seed"
+    torchrun --nproc_per_node 2 pretraining/tokenize_corpus.py \
+        pretraining/hparams/tokenize.yaml --codec "$work/codec" \
+        --manifest_folder "$work/corpus_$seed" \
+        --output_folder "$work/units_$seed" "${shifts[@]}"
+    units+=", $work/units_$seed"
+done
 
 train_lm() { # its name, its YAML, options
     local output=$work/$1 yaml=pretraining/hparams/$2.yaml
@@ -99,14 +108,14 @@ train_lm() { # its name, its YAML, options
     if [ ! -e "$output/model/language_model/config.json" ]; then
         echo "$(date +%T) $output"
         torchrun --nproc_per_node 2 pretraining/train.py "$yaml" \
-            --output_folder "$output" --codec "$work/codec" --precision bf16 \
+            --output_folder "$output" --codec "$work/codec" \
+            --precision bf16 --compile \
             --text_files "[$corpus/text/train.txt]" "$@"
     fi
 }
 
 train_lm text text --corpus_folders "[$work/units]"
-# Voices as they are count twice, the shifted ones once.
-units=(--corpus_folders "[$work/units, $work/units, $work/units_shifted]")
+units=(--corpus_folders "[$units]")
 train_lm base_first base "${units[@]}" \
     --pretrained "$work/text/model/language_model"
 train_lm base base "${units[@]}" --mode prompted \
