@@ -121,7 +121,7 @@ train_lm base_first base "${units[@]}" \
 train_lm base base "${units[@]}" --mode prompted \
     --pretrained "$work/base_first/model/language_model" \
     --row_tokens 512 --step_rows 6 --chunk_rows 128 \
-    --lr 0.0014 --number_of_epochs 4 --epoch_steps 650
+    --lr 0.0016 --number_of_epochs 4 --epoch_steps 1500 --loss_weights "{text: 2}"
 train_lm expressive expressive "${units[@]}" \
     --pretrained "$work/base/model/language_model"
 
