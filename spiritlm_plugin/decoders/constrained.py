@@ -218,7 +218,6 @@ def decode(
     stop: bool = True,
     max_seconds: float | None = None,
     seconds_of: Callable[[Tensor], Tensor] | None = None,
-    tokens: LogitsProcessor | None = None,
 ) -> list[Decoded]:
     """Continue a batch of prompts.
 
@@ -245,8 +244,6 @@ def decode(
         `SecondsLimit`.
     seconds_of : callable, optional
         See ``max_seconds``.
-    tokens : LogitsProcessor, optional
-        Bans what may not come next, in place of ``output`` and ``stop``.
 
     Returns
     -------
@@ -282,10 +279,8 @@ def decode(
         )
     eos_id = lm.vocabulary.eos_id
     ids, mask = pad_in_front(prompts, eos_id)
-    if tokens is None:
-        allowed = lm.vocabulary.allowed(output, lm.rows, stop)
-        tokens = AllowedTokens(allowed.to(lm.device))
-    processors = LogitsProcessorList([tokens])
+    allowed = lm.vocabulary.allowed(output, lm.rows, stop).to(lm.device)
+    processors = LogitsProcessorList([AllowedTokens(allowed)])
     if temperature > 0:
         processors.append(
             SeededSampling(seeds, max_new_tokens, temperature, top_p)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -269,8 +269,6 @@ class Reader(FewShot):
     (True, False)
     """
 
-    _trained_output: ClassVar[str] = "tts"
-
     def __init__(
         self,
         lm: SpiritLM,
@@ -286,7 +284,7 @@ class Reader(FewShot):
         super().__init__(
             lm,
             shown,
-            self._trained_output if stop is None else "speech",
+            "tts" if stop is None else "speech",
             max_new_tokens,
             temperature=temperature,
             **options,

@@ -17,7 +17,6 @@ from spiritlm_plugin.inference.few_shot import (
     Reader,
     Transcriber,
 )
-from spiritlm_plugin.inference.word_reading import WordReader
 
 if TYPE_CHECKING:
     from spiritlm_plugin.inference.spiritlm import SpiritLM
@@ -110,7 +109,6 @@ class Tasks:
         stop: Any = None,
         speaker: int | str | None = None,
         seed: int = 0,
-        word_by_word: bool = False,
         **options,
     ) -> tuple[Tensor, Tensor]:
         """Read texts aloud.
@@ -128,9 +126,6 @@ class Tasks:
             The voice.
         seed : int
             Text i gets seed + i.
-        word_by_word : bool
-            Whether to give the model one word after the other to speak; see
-            `WordReader`. Without shots.
         **options
             See `Tasks`.
 
@@ -144,9 +139,9 @@ class Tasks:
         Raises
         ------
         ValueError
-            If there are shots without ``stop``, or with ``word_by_word``; if
-            there are none and the model was not trained to read; or if a text
-            is longer than the context.
+            If there are shots without ``stop``; if there are none and the
+            model was not trained to read; or if a text is longer than the
+            context.
 
         Example
         -------
@@ -160,14 +155,13 @@ class Tasks:
         """
         if isinstance(texts, str):
             raise TypeError("synthesize takes a list of texts: [text]")
-        if word_by_word:
-            if shots or stop is not None:
-                raise ValueError(
-                    "word_by_word needs no shots and no stop; leave them out"
-                )
-            read = WordReader(self, **options)
-        else:
-            read = self._reader(shots, stop, options)
+        trained = self._is_trained("tts", shots)
+        if trained == (stop is not None):
+            raise ValueError(
+                'shots and stop, a recording of the word "stop", go together: '
+                "give both, or none"
+            )
+        read = Reader(self, shots or (), stop, **options)
         answers = read(texts, draw_seeds(seed, len(texts)), speaker)
         wavs = [answer.generation.wav for answer in _checked(answers)]
         return pad_waveforms(
@@ -218,15 +212,6 @@ class Tasks:
         speech = self._as_speech(wavs, wav_lens)
         answers = classifier(speech, [0] * len(speech))
         return [answer.text for answer in _checked(answers)]
-
-    def _reader(self: SpiritLM, shots: Shots | None, stop, options) -> Reader:
-        trained = self._is_trained("tts", shots)
-        if trained == (stop is not None):
-            raise ValueError(
-                'shots and stop, a recording of the word "stop", go together: '
-                "give both, or none"
-            )
-        return Reader(self, shots or (), stop, **options)
 
     def _is_trained(self: SpiritLM, marker: str, shots: Shots | None) -> bool:
         """Tell whether to ask behind the task's marker."""

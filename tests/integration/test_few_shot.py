@@ -12,9 +12,8 @@ from spiritlm_plugin.inference.few_shot import (
     Reader,
     Transcriber,
 )
-from spiritlm_plugin.inference.generation import Generation, speech_of
+from spiritlm_plugin.inference.generation import Generation
 from spiritlm_plugin.inference.samples import Sampler
-from spiritlm_plugin.inference.word_reading import WordReader
 from spiritlm_plugin.lobes.language_model import new_language_model
 
 SHOTS = [(SpeechUnits([1, 2]), "the cat"), (SpeechUnits([3]), "the dog")]
@@ -136,26 +135,6 @@ def test_models_that_were_trained_need_no_shots(trained, recording):
     assert wavs.dim() == 2 and len(wav_lens) == 1
 
 
-def test_word_after_word_is_written_and_spoken(base):
-    texts = ["two boats", "the old man walked", "it", "boats " * 700]
-    read = WordReader(base, max_new_tokens=80, temperature=2.0, top_p=1.0)
-    answers = read(texts, [5, 6, 7, 8])
-    assert answers[-1].generation.end_reason == TOO_LONG
-    for text, seed, answer in zip(texts[:3], (5, 6, 7), answers):
-        [prompt], [generation] = read.ask([[Text(text)]], [seed])
-        written = [s.text.strip() for s in generation if isinstance(s, Text)]
-        _, *words = text.split()
-        assert written == words[: len(written)]
-        assert answer.complete == (generation.end_reason == "end_of_sequence")
-        if answer.complete:
-            assert written == words
-        stream = speech_of(answer.generation)
-        assert torch.equal(stream.values, speech_of(generation).values)
-    assert answers[2].complete or answers[2].generation.wav is not None
-    wavs, wav_lens = base.synthesize(texts[:2], word_by_word=True, seed=5)
-    assert wavs.dim() == 2 and len(wav_lens) == 2
-
-
 def test_a_query_that_is_too_long(trained):
     long = SpeechUnits([1, 2] * 100)
     transcribe = Transcriber(trained, trained=True, max_new_tokens=20)
@@ -180,11 +159,6 @@ def test_shots_that_do_not_fit_are_dropped(trained):
         (lambda lm: lm.transcribe_batch([STOP]), r"\[ASR\]; give shots"),
         (lambda lm: lm.synthesize(["a"]), r"\[TTS\]; give shots"),
         (lambda lm: lm.synthesize(["a"], SHOTS), "shots and stop"),
-        (
-            lambda lm: lm.synthesize(["a"], SHOTS, word_by_word=True),
-            "word_by_word needs no shots",
-        ),
-        (lambda lm: lm.synthesize(["a", ""], word_by_word=True), "empty"),
         (lambda lm: lm.classify([STOP], [], SHOTS), "no labels"),
         (
             lambda lm: lm.synthesize(["a"], SHOTS, STOP, speaker="nobody"),

@@ -16,7 +16,6 @@ from spiritlm_plugin.decoders.constrained import (
     SeededSampling,
     decode,
 )
-from spiritlm_plugin.decoders.scripted import SPEAK, ScriptedTokens
 from spiritlm_plugin.lobes.language_model import LanguageModel
 
 CONTEXT = 48
@@ -277,40 +276,6 @@ def test_seconds(lm):
         assert torch.equal(after.ids, ids)
         reasons.add(reason)
     assert reasons >= {"max_seconds", "end_of_sequence", "context_full"}
-
-
-@pytest.mark.parametrize("temperature", [0, 2.0])
-def test_between_scripted_tokens_is_speech(lm, temperature):
-    eos_id = lm.vocabulary.eos_id
-    speech = lm.vocabulary.allowed("speech", lm.rows, stop=False)
-    scripts = [
-        [SPEAK, 40, 41, SPEAK, eos_id],
-        [SPEAK, eos_id],
-        [50, SPEAK, 42, SPEAK, 43, 44, 45, SPEAK, 46, SPEAK, eos_id],
-    ] * 12
-
-    def follow(scripts, seeds):
-        tokens = ScriptedTokens(scripts, speech)
-        prompts = [[1, 40]] * len(scripts)
-        settings = ("speech", 30, temperature, 1.0, seeds)
-        return decode(lm, prompts, *settings, tokens=tokens)
-
-    results = follow(scripts, range(36))
-    finished = set()
-    for script, result in zip(scripts, results):
-        given = [token for token in script if token != SPEAK]
-        found = result.ids[~speech[result.ids]].tolist()
-        if result.end_reason == "end_of_sequence":
-            found.append(eos_id)
-            finished.add(len(given))
-        assert found == given[: len(found)]
-        if script[0] != SPEAK:
-            assert result.ids[0] == script[0]
-    if temperature:
-        assert finished == {1, 3, 7}
-    for i in (0, 2, 34):
-        [alone] = follow(scripts[i : i + 1], [i])
-        assert torch.equal(alone.ids, results[i].ids)
 
 
 def test_the_models_own_settings_are_not_used(lm):

@@ -5,8 +5,7 @@ python evaluate.py hparams/evaluate.yaml --manifest_folder FOLDER \
 
 Shows the model some transcripts with their utterances, each ended by the word
 "stop", or asks behind [TTS] a model that was trained on it (--trained_tts true
---shots 0), or gives it word after word to speak (--word_by_word true --shots 0).
-What it says is judged by an independent recognizer, and so is the
+--shots 0). What it says is judged by an independent recognizer, and so is the
 corpus' own audio. Writes predictions.jsonl, wer.txt (alignments), summary.json,
 report.md, durations.png and some recordings (wavs/). Runs under torchrun, and
 goes on where it was stopped.
@@ -38,14 +37,13 @@ from spiritlm_plugin.evaluation import (
     write_report,
 )
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Reader
-from spiritlm_plugin.inference.word_reading import WordReader
 from spiritlm_plugin.metrics.recognition import WordErrorStats, load_recognizer
 from spiritlm_plugin.predictions import Predictions
 
 
 def find_stop(hparams):
     """Return a recording with the word "stop", and where it is."""
-    if hparams["trained_tts"] or hparams["word_by_word"]:
+    if hparams["trained_tts"]:
         return None
     if hparams["stop_speech"]:
         samples = len(read_audio(hparams["stop_speech"]))
@@ -67,8 +65,6 @@ def find_stop(hparams):
 
 def make_reader(hparams, lm, shots, stop):
     """Return the model with its shots."""
-    if hparams["word_by_word"]:
-        return WordReader(lm, **sampling_of(hparams))
     if stop is not None:
         stop = lm.encode_file(stop["wav"]).cut(stop["start"], stop["end"])
     return Reader(
