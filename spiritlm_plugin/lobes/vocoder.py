@@ -17,8 +17,9 @@ from spiritlm_plugin.dataio.units import (
     STYLE_RATE,
     SpeechUnits,
 )
+from spiritlm_plugin.lobes.durations import DurationPredictor, whole_frames
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
-from spiritlm_plugin.lobes.masking import frame_mask, zero_padding
+from spiritlm_plugin.lobes.masking import frame_mask
 
 _RATES = {"pitch": PITCH_RATE, "style": STYLE_RATE}
 
@@ -186,8 +187,7 @@ class UnitVocoder(nn.Module):
         ValueError
             If the vocoder has no duration predictor.
         """
-        log_durations = self.log_durations(phonetic, lengths)
-        durations = (log_durations.exp() - 1).round().clamp(min=1).long()
+        durations = whole_frames(self.log_durations(phonetic, lengths))
         mask = frame_mask(lengths, phonetic.shape[1])
         return durations if mask is None else durations * mask
 
@@ -210,6 +210,40 @@ class UnitVocoder(nn.Module):
         mask = frame_mask(lengths, phonetic.shape[1])
         embedded = self.embeddings["phonetic"](phonetic)
         return self.duration_predictor(embedded.detach(), mask)
+
+    @torch.no_grad()
+    def calibrate_durations(self, phonetic: Sequence[Tensor]) -> float:
+        """Shift predicted durations, so that they add up to the real ones.
+
+        Arguments
+        ---------
+        phonetic : sequence of Tensor
+            Units at full rate of each utterance, each of shape (frames,).
+
+        Returns
+        -------
+        float
+            See `DurationPredictor.calibrate`.
+        """
+        blank = self._size("phonetic")
+        items = [fill_blanks(item, blank) for item in phonetic]
+        runs = [
+            item.unique_consecutive(return_counts=True)
+            for item in items
+            if len(item)
+        ]
+        device = self.embeddings["phonetic"].weight.device
+        lengths = [len(units) for units, _ in runs]
+        predicted, frames = [], []
+        for batch in length_batches(lengths, self.batch_frames):
+            padded = pad_sequence([runs[i][0] for i in batch], True)
+            counts = torch.tensor([lengths[i] for i in batch], device=device)
+            rows = self.log_durations(padded.to(device), counts)
+            predicted += [row[: lengths[i]] for i, row in zip(batch, rows)]
+            frames += [runs[i][1] for i in batch]
+        return self.duration_predictor.calibrate(
+            torch.cat(predicted), torch.cat(frames)
+        )
 
     def synthesize(
         self,
@@ -387,42 +421,6 @@ class UnitVocoder(nn.Module):
                 embedded = embedding(units[name].to(device))
             inputs.append(embedded)
         return torch.cat(inputs, -1).transpose(1, 2)
-
-
-class DurationPredictor(nn.Module):
-    """Two convolutions that predict log(frames + 1) of each unit.
-
-    Arguments
-    ---------
-    input_dim, hidden_dim : int
-        Widths.
-    dropout : float
-        In training.
-
-    Example
-    -------
-    >>> DurationPredictor(8, 16)(torch.randn(2, 5, 8)).shape
-    torch.Size([2, 5])
-    """
-
-    def __init__(self, input_dim: int, hidden_dim: int, dropout: float = 0.5):
-        super().__init__()
-        self.conv1 = nn.Conv1d(input_dim, hidden_dim, 3, padding=1)
-        self.norm1 = nn.LayerNorm(hidden_dim)
-        self.conv2 = nn.Conv1d(hidden_dim, hidden_dim, 3, padding=1)
-        self.norm2 = nn.LayerNorm(hidden_dim)
-        self.output = nn.Linear(hidden_dim, 1)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return log durations, (batch, units), of (batch, units, dim)."""
-        for conv, norm in (
-            (self.conv1, self.norm1),
-            (self.conv2, self.norm2),
-        ):
-            x = conv(zero_padding(x.transpose(1, 2), mask)).relu()
-            x = self.dropout(norm(x.transpose(1, 2)))
-        return self.output(x).squeeze(-1)
 
 
 def _draw_style(seed: int | None, count: int) -> Tensor:

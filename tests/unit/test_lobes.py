@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from spiritlm_plugin.lobes import hifigan
+from spiritlm_plugin.lobes.durations import DurationPredictor
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.phonetic import (
@@ -25,7 +26,6 @@ from spiritlm_plugin.lobes.phonetic import (
 from spiritlm_plugin.lobes.pitch import FCPE, PitchQuantizer, PitchTokenizer
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
 from spiritlm_plugin.lobes.style import StyleTokenizer, _pool
-from spiritlm_plugin.lobes.vocoder import DurationPredictor
 
 TRANSFORMER = {
     "hidden_size": 16,

@@ -23,7 +23,11 @@ from spiritlm_plugin.dataio.units import SpeechUnits
 from spiritlm_plugin.lobes.discriminators import SmallDiscriminator
 from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.spectral_loss import MultiResolutionSTFTLoss
-from spiritlm_plugin.lobes.vocoder import UnitVocoder, unit_frames
+from spiritlm_plugin.lobes.vocoder import (
+    UnitVocoder,
+    fill_blanks,
+    unit_frames,
+)
 from spiritlm_plugin.metrics.recognition import (
     WordErrorStats,
     load_recognizer,
@@ -143,6 +147,23 @@ def test_durations_leave_the_embeddings_alone(vocoder):
     log_durations[0].sum().backward()
     assert vocoder.embeddings["phonetic"].weight.grad is None
     assert vocoder.duration_predictor.output.weight.grad.any()
+
+
+@pytest.mark.parametrize("lasts", [1, 3])
+def test_calibrated_durations_add_up(vocoder, lasts):
+    generator = torch.Generator().manual_seed(0)
+    items = [
+        torch.randint(21, (count,), generator=generator)  # 20 is blank
+        for count in (40, 1, 17)
+    ]
+    items = [item.repeat_interleave(lasts) for item in items]
+    items.append(torch.tensor([20, 20]))
+    vocoder.calibrate_durations(items)
+    again = vocoder.calibrate_durations(items)
+    assert abs(again) < 1e-6
+    merged = [fill_blanks(item, 20).unique_consecutive() for item in items]
+    predicted = sum(int(f.sum()) for f in vocoder.predict_frames(merged))
+    assert predicted == pytest.approx(sum(map(len, items[:3])), abs=3)
 
 
 def test_training_hears_what_synthesis_makes(vocoder):

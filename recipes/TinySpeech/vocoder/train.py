@@ -336,6 +336,8 @@ def main(arguments):
         make_dataset(hparams, valid_rows, vocoder, styles, crops[1], False),
     )
     if if_main_process():
+        shift = vocoder.eval().calibrate_durations(valid_rows["phonetic_units"])
+        logger.info("durations: shifted by %.3f", shift)
         folder = Path(hparams["output_folder"]) / "vocoder"
         save_part(folder, vocoder_arguments, vocoder)
 
