@@ -95,8 +95,7 @@ class Reverberation(nn.Module):
         size = wavs.shape[1] + response.shape[1] - 1
         product = torch.fft.rfft(wavs, size) * torch.fft.rfft(response, size)
         wet = torch.fft.irfft(product, size)[:, : wavs.shape[1]]
-        loudness = [x.square().mean(1, keepdim=True) for x in (wavs, wet)]
-        return wet * (loudness[0] / loudness[1].clamp(min=1e-12)).sqrt()
+        return _as_loud(wet, wavs)
 
     def _responses(self, count: int, device: torch.device) -> Tensor:
         decay = _uniform(count, self.decay_seconds, device)
@@ -108,6 +107,55 @@ class Reverberation(nn.Module):
         tail = tail / tail.norm(dim=1, keepdim=True) * 10 ** (-decibels / 20)
         tail[:, 0] = 1.0
         return tail
+
+
+class Equalizer(nn.Module):
+    """Filter each waveform of a batch by a smooth curve of its own.
+
+    Microphones, rooms and voices differ in the tilt of their spectra. Gains
+    are drawn for each octave from 125 Hz on; between these they follow the
+    logarithm of the frequency.
+
+    Arguments
+    ---------
+    decibels : float
+        The most that an octave is raised or lowered by.
+
+    Example
+    -------
+    >>> equalizer = Equalizer(12.0)
+    >>> equalizer(torch.randn(2, 8000)).shape
+    torch.Size([2, 8000])
+    """
+
+    _LOWEST = 125
+    _OCTAVES = 6
+    _SILENCE = 1024  # behind the samples, for the filter to ring out
+
+    def __init__(self, decibels: float):
+        super().__init__()
+        self.decibels = decibels
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Return changed waveforms, both of shape (batch, samples)."""
+        samples = wavs.shape[1]
+        size = samples + self._SILENCE
+        frequency = torch.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+        place = (frequency / self._LOWEST).log2().clamp(0, self._OCTAVES)
+        below = place.floor().clamp(max=self._OCTAVES - 1).long()
+        gains = torch.rand(len(wavs), self._OCTAVES + 1) * 2 - 1
+        curve = gains[:, below].lerp(gains[:, below + 1], place - below)
+        factor = 10 ** (curve * self.decibels / 20)
+        spectrum = torch.fft.rfft(wavs, size) * factor.to(wavs.device)
+        return _as_loud(torch.fft.irfft(spectrum, size)[:, :samples], wavs)
+
+
+def _as_loud(wavs: Tensor, as_these: Tensor) -> Tensor:
+    """Scale waveforms to the energy of others."""
+    energy, target = (
+        x.square().mean(1, keepdim=True) for x in (wavs, as_these)
+    )
+    return wavs * (target / energy.clamp(min=1e-12)).sqrt()
 
 
 def _uniform(

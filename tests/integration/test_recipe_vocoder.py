@@ -213,28 +213,29 @@ def test_a_vocoder_of_another_shape_is_refused(
         script("train")(arguments)
 
 
-def test_voices_are_shifted_the_same_way_again(manifests, tokenizer, tmp_path):
+@pytest.mark.parametrize(
+    "change", ["--pitch_ratios=[[5, 4], [4, 5]]", "--equalizer=12"]
+)
+def test_voices_are_changed_the_same_way_again(
+    manifests, tokenizer, tmp_path, change
+):
     units = {}
-    for name, ratios in (
-        ("plain", "[]"),
-        ("shifted", "[[5, 4], [4, 5]]"),
-        ("again", "[[5, 4], [4, 5]]"),
-    ):
+    for name, *options in (("plain",), ("changed", change), ("again", change)):
         script("tokenize_corpus")(
             [
                 str(RECIPE / "hparams" / "tokenize.yaml"),
                 f"--manifest_folder={manifests}",
                 f"--output_folder={tmp_path / name}",
-                f"--pitch_ratios={ratios}",
                 "--splits=[valid]",
+                *options,
                 *tokenizer,
             ]
         )
         corpus = load_corpus(tmp_path / name / "valid")
         units[name] = torch.cat(list(corpus["phonetic_units"]))
-    assert torch.equal(units["shifted"], units["again"])
-    assert len(units["plain"]) == len(units["shifted"])
-    assert not torch.equal(units["plain"], units["shifted"])
+    assert torch.equal(units["changed"], units["again"])
+    assert len(units["plain"]) == len(units["changed"])
+    assert not torch.equal(units["plain"], units["changed"])
 
 
 def test_a_tokenizer_must_be_named(manifests, tmp_path):

@@ -11,7 +11,11 @@ from transformers import HubertConfig, HubertModel
 from spiritlm_plugin.integrations import release
 from spiritlm_plugin.integrations.export_phonetic import export_quantizer
 from spiritlm_plugin.integrations.parts import load_part, save_part
-from spiritlm_plugin.lobes.augmentation import PitchShift, Reverberation
+from spiritlm_plugin.lobes.augmentation import (
+    Equalizer,
+    PitchShift,
+    Reverberation,
+)
 from spiritlm_plugin.lobes.hubert_pretraining import (
     MaskedUnitPrediction,
     hubert_arguments,
@@ -293,3 +297,26 @@ def test_rooms_differ():
     first = room(wavs)
     torch.manual_seed(3)
     assert torch.equal(room(wavs), first)
+
+
+def test_equalizer():
+    # Noise has all frequencies, so that the curve can be read off.
+    wavs = torch.randn(2, 16000).repeat_interleave(2, 0)
+    changed = Equalizer(12.0)(wavs)
+    assert changed.shape == wavs.shape
+    torch.testing.assert_close(changed.norm(dim=1), wavs.norm(dim=1))
+    spectra = (torch.fft.rfft(x).abs() for x in (changed, wavs))
+    curves = 20 * torch.log10(next(spectra) / next(spectra))
+    smooth = curves.unfold(1, 80, 80).median(2).values
+    # Two gains differ by 24 dB at most, and neighbours by little.
+    assert (smooth.amax(1) - smooth.amin(1)).max() < 25
+    assert (smooth.amax(1) - smooth.amin(1)).min() > 2
+    assert smooth[:, 10:].diff(dim=1).abs().max() < 3
+    # Each waveform has a curve of its own.
+    assert not torch.allclose(smooth[0], smooth[1], atol=1)
+
+
+def test_equalizer_of_nothing():
+    wavs = torch.randn(1, 3000)
+    torch.testing.assert_close(Equalizer(0.0)(wavs), wavs)
+    assert not Equalizer(12.0)(torch.zeros(1, 3000)).any()

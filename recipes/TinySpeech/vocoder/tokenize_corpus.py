@@ -3,8 +3,9 @@
 python tokenize_corpus.py hparams/tokenize.yaml --manifest_folder FOLDER \
     --phonetic PART --pitch PART --style PART
 
-or, with the tokenizer of a whole model, --codec FOLDER. Writes <output_folder>/<split> for each split. Under torchrun the processes
-share the work; a run that was stopped goes on when it is started again.
+or, with the tokenizer of a whole model, --codec FOLDER. Writes
+<output_folder>/<split> for each split. Under torchrun the processes share the work; a
+run that was stopped goes on when it is started again.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import torch
 from speechbrain.utils.distributed import infer_device
+from torch import nn
 
 from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.corpus import (
@@ -23,7 +25,7 @@ from spiritlm_plugin.dataio.manifests import load_manifest
 from spiritlm_plugin.dataio.seeds import derive_seed
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import load_tokenizer
-from spiritlm_plugin.lobes.augmentation import PitchShift
+from spiritlm_plugin.lobes.augmentation import Equalizer, PitchShift
 
 
 def load(hparams):
@@ -40,15 +42,15 @@ def load(hparams):
     return SpeechCodec.from_hparams(*names).mods.tokenizer
 
 
-class ShiftedVoices:
+class ChangedVoices:
     """A tokenizer that hears each recording as if another voice spoke.
 
     What is drawn depends on the seed and on the recording alone.
     """
 
-    def __init__(self, tokenizer, ratios, seed):
+    def __init__(self, tokenizer, changes, seed):
         self.tokenizer = tokenizer
-        self.shift = PitchShift(ratios)
+        self.changes = changes
         self.seed = seed
 
     def __call__(self, wavs):
@@ -58,7 +60,7 @@ class ShiftedVoices:
         seed = derive_seed(self.seed, len(wav), float(wav.abs().sum()))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.shift(wav[None])[0]
+            return self.changes(wav[None])[0]
 
 
 def main(arguments):
@@ -67,9 +69,14 @@ def main(arguments):
     tokenizer = load(hparams).to(device)
     tokenizer.batch_seconds = hparams["batch_seconds"]
     parts, tokenize = fingerprints(tokenizer), tokenizer
+    changes = []
     if hparams["pitch_ratios"]:
-        tokenize = ShiftedVoices(
-            tokenizer, hparams["pitch_ratios"], hparams["seed"]
+        changes.append(PitchShift(hparams["pitch_ratios"]))
+    if hparams["equalizer"]:
+        changes.append(Equalizer(hparams["equalizer"]))
+    if changes:
+        tokenize = ChangedVoices(
+            tokenizer, nn.Sequential(*changes), hparams["seed"]
         )
     for split in hparams["splits"]:
         manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
