@@ -71,6 +71,7 @@ def tokenize_corpus(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Tokenize a corpus, or what is left to do of it.
 
@@ -97,11 +98,14 @@ def tokenize_corpus(
         Processes that read audio.
     rank, world_size : int
         This process, and how many there are.
+    changes : dict, optional
+        What the tokenizer does to recordings before it listens, to be told
+        from all else.
 
     Raises
     ------
     CorpusError
-        If the folder holds a corpus of other utterances or other parts.
+        If the folder holds a corpus of other utterances, parts or changes.
 
     Example
     -------
@@ -115,7 +119,7 @@ def tokenize_corpus(
     """
     folder = Path(folder)
     shards = _divide(items, shard_seconds)
-    _describe(folder, items, len(shards), parts)
+    _describe(folder, items, len(shards), parts, changes)
     missing = [
         index
         for index in range(rank, len(shards), world_size)
@@ -211,7 +215,11 @@ def _divide(items: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
 
 
 def _describe(
-    folder: Path, items: Mapping[str, Any], shards: int, parts: Mapping
+    folder: Path,
+    items: Mapping[str, Any],
+    shards: int,
+    parts: Mapping,
+    changes: Mapping | None,
 ) -> None:
     """Write what the corpus is made of, or compare with what is there."""
     description = {
@@ -221,6 +229,8 @@ def _describe(
         "seconds": sum(item["duration"] for item in items.values()),
         "shards": shards,
     }
+    if changes:
+        description["changes"] = dict(changes)
     path = folder / _DESCRIPTION
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,6 +240,12 @@ def _describe(
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     _check_parts(folder, found, parts, exactly=True)
+    before, now = (d.get("changes", "none") for d in (found, description))
+    if before != now:
+        raise CorpusError(
+            f"{folder} holds recordings with other changes ({before}; now "
+            f"{now}); delete it or name another folder"
+        )
     if found != description:
         raise CorpusError(
             f"{folder} holds a corpus of {found['utterances']} utterances in "

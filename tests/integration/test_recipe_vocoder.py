@@ -219,8 +219,7 @@ def test_a_vocoder_of_another_shape_is_refused(
 def test_voices_are_changed_the_same_way_again(
     manifests, tokenizer, tmp_path, change
 ):
-    units = {}
-    for name, *options in (("plain",), ("changed", change), ("again", change)):
+    def tokenize(name, *options):
         script("tokenize_corpus")(
             [
                 str(RECIPE / "hparams" / "tokenize.yaml"),
@@ -232,10 +231,14 @@ def test_voices_are_changed_the_same_way_again(
             ]
         )
         corpus = load_corpus(tmp_path / name / "valid")
-        units[name] = torch.cat(list(corpus["phonetic_units"]))
-    assert torch.equal(units["changed"], units["again"])
-    assert len(units["plain"]) == len(units["changed"])
-    assert not torch.equal(units["plain"], units["changed"])
+        return torch.cat(list(corpus["phonetic_units"]))
+
+    plain, changed = tokenize("plain"), tokenize("changed", change)
+    assert torch.equal(changed, tokenize("again", change))
+    assert len(plain) == len(changed)
+    assert not torch.equal(plain, changed)
+    with pytest.raises(CorpusError, match="other changes"):
+        tokenize("plain", change)
 
 
 def test_a_tokenizer_must_be_named(manifests, tmp_path):

@@ -27,6 +27,8 @@ from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.lobes.augmentation import Equalizer, PitchShift
 
+CHANGES = {"pitch_ratios": PitchShift, "equalizer": Equalizer}
+
 
 def load(hparams):
     """Return the tokenizer of a whole model, or that of trained parts."""
@@ -69,14 +71,12 @@ def main(arguments):
     tokenizer = load(hparams).to(device)
     tokenizer.batch_seconds = hparams["batch_seconds"]
     parts, tokenize = fingerprints(tokenizer), tokenizer
-    changes = []
-    if hparams["pitch_ratios"]:
-        changes.append(PitchShift(hparams["pitch_ratios"]))
-    if hparams["equalizer"]:
-        changes.append(Equalizer(hparams["equalizer"]))
+    changes = {name: hparams[name] for name in CHANGES if hparams[name]}
     if changes:
+        voices = [CHANGES[name](value) for name, value in changes.items()]
+        changes["seed"] = hparams["seed"]
         tokenize = ChangedVoices(
-            tokenizer, nn.Sequential(*changes), hparams["seed"]
+            tokenizer, nn.Sequential(*voices), hparams["seed"]
         )
     for split in hparams["splits"]:
         manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
@@ -91,6 +91,7 @@ def main(arguments):
                 workers=hparams["workers"],
                 rank=int(os.environ.get("RANK", 0)),
                 world_size=int(os.environ.get("WORLD_SIZE", 1)),
+                changes=changes,
             )
 
 
