@@ -87,20 +87,26 @@ codec=("${parts[@]}" --vocoder "$work/vocoder_expressive/vocoder"
 spiritlm-assemble "$work/codec" "${codec[@]}"
 
 # The language models read more than the parts have heard: the same world by other
-# seeds, none of whose texts is in a test, the last one as if other voices spoke.
+# seeds, none of whose texts is in a test, and some of it as if other voices spoke
+# into other microphones.
 units="$work/units"
-for seed in 2 3 4; do
-    shifts=()
-    if [ "$seed" = 4 ]; then
-        shifts=(--pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]")
-    fi
-    python tinyspeech_prepare.py "$work/corpus_$seed" --size full --seed "$seed"
+read_more() { # its name, the corpus, options
+    local folder=$work/$1 corpus=$2
+    shift 2
     torchrun --nproc_per_node 2 pretraining/tokenize_corpus.py \
         pretraining/hparams/tokenize.yaml --codec "$work/codec" \
-        --manifest_folder "$work/corpus_$seed" \
-        --output_folder "$work/units_$seed" "${shifts[@]}"
-    units+=", $work/units_$seed"
+        --manifest_folder "$corpus" --output_folder "$folder" "$@"
+    units+=", $folder"
+}
+for seed in 2 3 4; do
+    python tinyspeech_prepare.py "$work/corpus_$seed" --size full --seed "$seed"
 done
+shifts=(--pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]")
+read_more units_2 "$work/corpus_2"
+read_more units_3 "$work/corpus_3"
+read_more units_4_shifted "$work/corpus_4" "${shifts[@]}"
+read_more units_filtered "$corpus" --equalizer 12
+read_more units_2_changed "$work/corpus_2" --equalizer 12 "${shifts[@]}"
 
 train_lm() { # its name, its YAML, options
     local output=$work/$1 yaml=pretraining/hparams/$2.yaml
@@ -121,7 +127,7 @@ train_lm base_first base "${units[@]}" \
 train_lm base base "${units[@]}" --mode prompted \
     --pretrained "$work/base_first/model/language_model" \
     --row_tokens 512 --step_rows 6 --chunk_rows 128 \
-    --lr 0.0016 --number_of_epochs 4 --epoch_steps 1500 --loss_weights "{text: 2}"
+    --lr 0.0016 --number_of_epochs 10 --epoch_steps 1500 --loss_weights "{text: 2}"
 train_lm expressive expressive "${units[@]}" \
     --pretrained "$work/base/model/language_model"
 

@@ -166,6 +166,7 @@ def speak(
                 prompt,
                 "tts",
                 max_new_tokens=2 * _NEW_TOKENS,
+                temperature=0.3,
                 seed=seed,
                 speaker=voice,
             )

@@ -254,7 +254,8 @@ class Reader(FewShot):
     max_new_tokens : int
         Of a reading.
     temperature : float
-        As of `SpiritLM.generate`.
+        As of `SpiritLM.generate`; lower than there, as what is read has less
+        freedom than what is made up.
     **options
         As of `FewShot`.
 
@@ -275,7 +276,7 @@ class Reader(FewShot):
         shots: Sequence[tuple[Any, str]] = (),
         stop: Any = None,
         max_new_tokens: int = 500,
-        temperature: float = 0.8,
+        temperature: float = 0.3,
         **options,
     ):
         self.stop = None if stop is None else as_speech(lm, [stop])[0]

@@ -16,6 +16,7 @@ from spiritlm_plugin.metrics.recognition import WordErrorStats
 # Tokens of an answer at most, by what it is an answer to.
 _MOST = {"continuation": 200, "transcript": 100, "reading": 500}
 _OUTPUTS = {"continuation": "speech", "transcript": "asr", "reading": "tts"}
+_TEMPERATURES = {"continuation": 0.8, "transcript": 0.0, "reading": 0.3}
 
 
 class Sampler:
@@ -81,7 +82,7 @@ class Sampler:
                 [prompt for _, prompt in asked],
                 _OUTPUTS[task],
                 max_new_tokens=_MOST[task],
-                temperature=0.0 if task == "transcript" else 0.8,
+                temperature=_TEMPERATURES[task],
                 seed=seed,
             )
             for (row, _), answer in zip(asked, answers):
