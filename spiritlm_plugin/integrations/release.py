@@ -23,6 +23,7 @@ from spiritlm_plugin.dataio.checkpoints import (
     require_files,
 )
 from spiritlm_plugin.integrations.parts import Parts
+from spiritlm_plugin.lobes.style import WAV2VEC2_KEYS
 
 VARIANTS = ("base", "expressive")
 State = dict[str, Tensor]
@@ -360,26 +361,6 @@ def _read_pitch(path: Path) -> tuple[dict, State]:
     return arguments, {block(name): v for name, v in state.items()}
 
 
-_WAV2VEC2_KEYS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "hidden_act",
-    "layer_norm_eps",
-    "feat_extract_norm",
-    "feat_extract_activation",
-    "do_stable_layer_norm",
-    "conv_dim",
-    "conv_kernel",
-    "conv_stride",
-    "conv_bias",
-    "num_conv_pos_embeddings",
-    "num_conv_pos_embedding_groups",
-    "classifier_proj_size",
-)
-
-
 def _read_style(path: Path) -> tuple[dict, State]:
     config = _read_config(path / "config.json", json.loads)
     weights = read_pickle(path / "pytorch_model.bin")
@@ -392,7 +373,7 @@ def _read_style(path: Path) -> tuple[dict, State]:
         ],
     )
     arguments = {
-        "wav2vec2": {k: config[k] for k in _WAV2VEC2_KEYS if k in config},
+        "wav2vec2": {k: config[k] for k in WAV2VEC2_KEYS if k in config},
         "units": len(weights["classifier.weight"]),
     }
     return arguments, state

@@ -11,7 +11,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
 
 # Of `transformers.Wav2Vec2Config`, what the layout depends on.
-_CONFIG_KEYS = (
+WAV2VEC2_KEYS = (
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -99,7 +99,7 @@ class StyleTokenizer(nn.Module):
         """The arguments that make such a tokenizer, as plain values."""
         config = self.encoder.model.config.to_dict()
         return {
-            "wav2vec2": {key: config[key] for key in _CONFIG_KEYS},
+            "wav2vec2": {key: config[key] for key in WAV2VEC2_KEYS},
             "units": self.classifier.out_features,
             "frames": self.frames,
         }
