@@ -18,6 +18,7 @@ from spiritlm_plugin.dataio.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.demo.report import Report
 from spiritlm_plugin.demo.training import TinyCorpus, train_a_little
 from spiritlm_plugin.inference import Generation, SpiritLM
+from spiritlm_plugin.inference.few_shot import READING_TEMPERATURE
 from spiritlm_plugin.integrations.release import VARIANTS
 from spiritlm_plugin.plots import plot_units
 
@@ -166,7 +167,7 @@ def speak(
                 prompt,
                 "tts",
                 max_new_tokens=2 * _NEW_TOKENS,
-                temperature=0.3,
+                temperature=READING_TEMPERATURE,
                 seed=seed,
                 speaker=voice,
             )

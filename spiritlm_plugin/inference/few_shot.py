@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Why there is no answer to a query that leaves no room for one.
 TOO_LONG = "prompt_too_long"
+# What is read has less freedom than what is made up.
+READING_TEMPERATURE = 0.3
 
 
 @dataclass
@@ -254,8 +256,7 @@ class Reader(FewShot):
     max_new_tokens : int
         Of a reading.
     temperature : float
-        As of `SpiritLM.generate`; lower than there, as what is read has less
-        freedom than what is made up.
+        As of `SpiritLM.generate`.
     **options
         As of `FewShot`.
 
@@ -276,7 +277,7 @@ class Reader(FewShot):
         shots: Sequence[tuple[Any, str]] = (),
         stop: Any = None,
         max_new_tokens: int = 500,
-        temperature: float = 0.3,
+        temperature: float = READING_TEMPERATURE,
         **options,
     ):
         self.stop = None if stop is None else as_speech(lm, [stop])[0]

@@ -8,7 +8,11 @@ from typing import Any
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.interleaving import Utterance
 from spiritlm_plugin.dataio.segments import Segment, Speech, Text
-from spiritlm_plugin.inference.few_shot import Reader, Transcriber
+from spiritlm_plugin.inference.few_shot import (
+    READING_TEMPERATURE,
+    Reader,
+    Transcriber,
+)
 from spiritlm_plugin.inference.generation import speech_of
 from spiritlm_plugin.inference.spiritlm import SpiritLM
 from spiritlm_plugin.metrics.recognition import WordErrorStats
@@ -16,7 +20,11 @@ from spiritlm_plugin.metrics.recognition import WordErrorStats
 # Tokens of an answer at most, by what it is an answer to.
 _MOST = {"continuation": 200, "transcript": 100, "reading": 500}
 _OUTPUTS = {"continuation": "speech", "transcript": "asr", "reading": "tts"}
-_TEMPERATURES = {"continuation": 0.8, "transcript": 0.0, "reading": 0.3}
+_TEMPERATURES = {
+    "continuation": 0.8,
+    "transcript": 0.0,
+    "reading": READING_TEMPERATURE,
+}
 
 
 class Sampler:
