@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -251,15 +252,17 @@ class SpeechUnits:
         ):
             if stream is None:
                 continue
-            frames = torch.arange(len(stream), dtype=torch.float64)
+            units = stream.numpy()
+            frames = np.arange(len(units))
             if kind is not Kind.STYLE:
-                first = _run_starts(stream)
-                stream, frames = stream[first], frames[first]
-            kinds.append(torch.full_like(stream, int(kind)))
-            values.append(stream)
+                frames = frames[_run_starts(units)]
+            kinds.append(np.full(len(frames), int(kind)))
+            values.append(units[frames])
             times.append(frames / rate)
-        order = torch.cat(times).argsort(stable=True)
-        return SpeechStream(torch.cat(kinds)[order], torch.cat(values)[order])
+        order = np.concatenate(times).argsort(kind="stable")
+        return SpeechStream(
+            np.concatenate(kinds)[order], np.concatenate(values)[order]
+        )
 
     def _merge_by_change(self) -> SpeechStream:
         columns, shown = [], []
@@ -269,15 +272,15 @@ class SpeechUnits:
         ):
             if stream is None:
                 continue
-            columns.append((kind, stream))
-            shown.append(_run_starts(stream))
-        columns.append((Kind.PHONETIC, self.phonetic))
-        shown.append(torch.ones(len(self.phonetic), dtype=torch.bool))
-        keep = torch.stack(shown, dim=1)
-        kinds = torch.tensor([int(kind) for kind, _ in columns])
+            columns.append((kind, stream.numpy()))
+            shown.append(_run_starts(stream.numpy()))
+        columns.append((Kind.PHONETIC, self.phonetic.numpy()))
+        shown.append(np.ones(len(self.phonetic), dtype=bool))
+        keep = np.stack(shown, axis=1)
+        kinds = np.array([int(kind) for kind, _ in columns])
         return SpeechStream(
-            kinds.expand_as(keep)[keep],
-            torch.stack([stream for _, stream in columns], dim=1)[keep],
+            np.broadcast_to(kinds, keep.shape)[keep],
+            np.stack([units for _, units in columns], axis=1)[keep],
         )
 
 
@@ -446,10 +449,10 @@ def _equal(first: Tensor | None, second: Tensor | None) -> bool:
     return torch.equal(first, second)
 
 
-def _run_starts(stream: Tensor) -> Tensor:
+def _run_starts(units: np.ndarray) -> np.ndarray:
     """Return a mask of the first unit of each run."""
-    starts = torch.ones(len(stream), dtype=torch.bool)
-    starts[1:] = stream[1:] != stream[:-1]
+    starts = np.ones(len(units), dtype=bool)
+    np.not_equal(units[1:], units[:-1], out=starts[1:])
     return starts
 
 

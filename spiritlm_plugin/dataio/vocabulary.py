@@ -15,6 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,9 +103,13 @@ class Vocabulary:
         self.kinds[: len(text)] = TEXT_KIND
         self._values = torch.arange(self.size)
         self.kinds[list(markers.values())] = CONTROL_KIND
+        # Kind and unit -> token id; -1 where there is none, as in the last column.
+        most = max(map(len, self._unit_ids.values()))
+        self._units_to_ids = np.full((len(Kind), most + 1), -1)
         for kind, ids in self._unit_ids.items():
             self.kinds[ids] = int(kind)
             self._values[ids] = torch.arange(len(ids))
+            self._units_to_ids[kind, : len(ids)] = ids
 
     @classmethod
     def extend(
@@ -228,18 +233,18 @@ class Vocabulary:
         ValueError
             If a unit is out of range or of a kind that the model has not.
         """
-        ids = torch.empty_like(stream.values)
-        for kind, prefix in _PREFIXES.items():
-            here = stream.kinds == int(kind)
-            units, count = stream.values[here], self.unit_count(kind)
-            if len(units) and int(units.max()) >= count:
-                raise ValueError(
-                    f"unit [{prefix}{int(units.max())}] is out of range: this "
-                    f"vocabulary has {count} {kind.name.lower()} units"
-                    + ("; use SpeechUnits.base()" if not count else "")
-                )
-            if len(units):
-                ids[here] = self._unit_ids[kind][units]
+        values = stream.values.numpy()
+        last = self._units_to_ids.shape[1] - 1
+        ids = self._units_to_ids[stream.kinds.numpy(), values.clip(max=last)]
+        if (ids < 0).any():
+            wrong = int((ids < 0).argmax())
+            kind, unit = Kind(int(stream.kinds[wrong])), int(values[wrong])
+            count = self.unit_count(kind)
+            raise ValueError(
+                f"unit [{_PREFIXES[kind]}{unit}] is out of range: this "
+                f"vocabulary has {count} {kind.name.lower()} units"
+                + ("; use SpeechUnits.base()" if not count else "")
+            )
         return ids.tolist()
 
     def encode(

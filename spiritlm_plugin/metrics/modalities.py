@@ -74,8 +74,8 @@ class ModalityFigures:
         logits : Tensor
             Shape (batch, tokens, rows).
         labels : Tensor
-            What follows each token, negative where nothing is predicted,
-            shape (batch, tokens).
+            What follows each token, -100 where nothing is predicted, shape
+            (batch, tokens).
 
         Returns
         -------
@@ -85,16 +85,17 @@ class ModalityFigures:
             By modality the number of tokens, their mean loss, without weights,
             and their accuracy.
         """
-        predicted = labels >= 0
-        labels = labels[predicted]
-        logits = logits[predicted].float()
+        # Most tokens are predicted: to pick them out would cost more.
+        labels = labels.flatten()
+        logits = logits.flatten(0, -2).float()
         losses = F.cross_entropy(logits, labels, reduction="none")
         self._groups = self._groups.to(labels.device)
         self._weights = self._weights.to(labels.device)
-        groups = self._groups[labels]
+        predicted = labels >= 0
+        groups = self._groups[labels.clamp(min=0)]
         with torch.no_grad():
-            hits = (logits.argmax(-1) == labels).to(losses.dtype)
-            columns = torch.stack([torch.ones_like(hits), losses, hits], 1)
+            hits = logits.argmax(-1) == labels
+            columns = torch.stack([predicted, losses, hits], 1)
             sums = columns.new_zeros(len(_NAMES), 3)
             sums.index_add_(0, groups, columns)
         figures = {

@@ -92,9 +92,9 @@ class Settings:
 
     device: str = "cpu"
     precision: str = "fp32"
-    repeats: int = 5
-    chunks: int = 2
-    chunk_rows: int = 128
+    repeats: int = 3
+    chunks: int = 1
+    chunk_rows: int = 64
     step_rows: int = 16
     row_tokens: int = 512
     hidden_size: int = 256
