@@ -314,7 +314,11 @@ def test_decode_drops_control_tokens(released):
 
 @pytest.mark.parametrize(
     ("string", "message"),
-    [("[Hu9]", r"\[Hu9\].* 6 phonetic"), ("[St2]", r"\[St2\].* 2 style")],
+    [
+        ("[Hu6]", r"\[Hu6\].* 6 phonetic"),
+        ("[Hu9]", r"\[Hu9\].* 6 phonetic"),
+        ("[St2]", r"\[St2\].* 2 style"),
+    ],
 )
 def test_units_out_of_range(vocabulary, string, message):
     if not vocabulary.expressive and "St" in string:
