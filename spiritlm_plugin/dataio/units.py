@@ -272,8 +272,9 @@ class SpeechUnits:
         ):
             if stream is None:
                 continue
-            columns.append((kind, stream.numpy()))
-            shown.append(_run_starts(stream.numpy()))
+            units = stream.numpy()
+            columns.append((kind, units))
+            shown.append(_run_starts(units))
         columns.append((Kind.PHONETIC, self.phonetic.numpy()))
         shown.append(np.ones(len(self.phonetic), dtype=bool))
         keep = np.stack(shown, axis=1)
