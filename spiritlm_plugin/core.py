@@ -44,6 +44,8 @@ from spiritlm_plugin.dataio.seeds import derive_seed
 _PARTIAL = "PARTIAL_"
 # Buckets of length that batches are made in.
 _BUCKETS = 30
+# Pieces of a model that one function is compiled for; torch allows 8.
+_RECOMPILE_LIMIT = 64
 
 
 def load_recipe(
@@ -305,6 +307,8 @@ class TrainingBrain(sb.Brain):
         if not self.compile:
             super()._compile()
             return
+        # Attention by documents divides a model, whose layers share code then.
+        torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
         for name in self.compile_module_keys or self.modules:
             self.modules[name].compile(
                 mode=self.compile_mode,

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, require_files
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.lobes.document_attention import (
+    BY_DOCUMENT,
+    Documents,
+    attend_by_document,
+)
 
 # Matrix products are fast where sizes are multiples of this.
 ROW_MULTIPLE = 64
@@ -47,6 +52,7 @@ class LanguageModel(nn.Module):
         self.model = model
         self.vocabulary = vocabulary
         vocabulary.allowed("any", self.rows)  # raises if rows are missing
+        attend_by_document(model)
 
     @property
     def rows(self) -> int:
@@ -86,12 +92,17 @@ class LanguageModel(nn.Module):
         Tensor
             Shape (batch, tokens, rows).
         """
+        packed = {}
+        by_document = self.model.config._attn_implementation == BY_DOCUMENT
+        if by_document and positions is not None and mask is None:
+            packed["documents"] = Documents.of(positions)
         # With a cache transformers would not look for documents.
         return self.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             use_cache=False,
+            **packed,
         ).logits
 
     def log_likelihood(
