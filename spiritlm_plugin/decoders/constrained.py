@@ -173,7 +173,8 @@ class ContextLimit(RowLimit):
 
     def reached(self, new: Tensor) -> Tensor:
         """Return which rows are full."""
-        return new.shape[1] >= self.room
+        beams = len(new) // len(self.room)
+        return new.shape[1] >= self.room.repeat_interleave(beams)
 
 
 class SecondsLimit(RowLimit):
@@ -218,6 +219,7 @@ def decode(
     stop: bool = True,
     max_seconds: float | None = None,
     seconds_of: Callable[[Tensor], Tensor] | None = None,
+    num_beams: int = 1,
 ) -> list[Decoded]:
     """Continue a batch of prompts.
 
@@ -244,6 +246,9 @@ def decode(
         `SecondsLimit`.
     seconds_of : callable, optional
         See ``max_seconds``.
+    num_beams : int
+        Continuations of each prompt that are followed, of which the likeliest
+        a token is given; for a ``temperature`` of 0.
 
     Returns
     -------
@@ -265,6 +270,13 @@ def decode(
     (3, 'max_new_tokens')
     """
     _check(temperature, top_p, max_new_tokens)
+    if num_beams < 1:
+        raise ValueError(f"num_beams must be >= 1, got {num_beams}")
+    if num_beams > 1 and (temperature > 0 or max_seconds is not None):
+        raise ValueError(
+            f"{num_beams} beams are searched for the likeliest output: give "
+            "temperature=0, and no max_seconds"
+        )
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         raise ValueError(
             "sampling needs a seed for each prompt; give seeds, or "
@@ -292,6 +304,7 @@ def decode(
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        num_beams=num_beams,
         eos_token_id=eos_id,
         pad_token_id=eos_id,
     )
@@ -324,7 +337,10 @@ def _ends(
     first = torch.where(is_end.any(1), is_end.long().argmax(1), _NEVER)
     # Rows that have ended are padded with the end-of-sequence token, so the
     # one that counts comes before any limit.
-    ends = [first + 1, *(limit.stopped_at for limit in limits)]
+    ends = [first + 1]
+    for limit in limits:  # the beams of a row reach it together
+        beams = len(limit.stopped_at) // len(new)
+        ends.append(limit.stopped_at[::beams])
     ends.append(torch.full_like(first, max_new_tokens))
     reasons = ["end_of_sequence", *(limit.reason for limit in limits)]
     reasons.append("max_new_tokens")

@@ -26,6 +26,7 @@ _SHIPPED = "tinyspeech"
 # A longer recording is cut, so that the demo stays short.
 _SECONDS = 10
 _NEW_TOKENS = 200
+_BEAMS = 4  # of the transcript
 _SENTENCE = "the happy children found a small dog near the river"
 _VOICES = 2
 
@@ -106,7 +107,9 @@ def transcribe(
     lm: SpiritLM, units: SpeechUnits, text: str | None, report: Report
 ) -> None:
     """Write down what is said."""
-    answer = lm.generate([Speech(units)], "asr", temperature=0.0)
+    answer = lm.generate(
+        [Speech(units)], "asr", temperature=0.0, num_beams=_BEAMS
+    )
     report.say(f"\n## Transcript\n\n- heard: {_quoted(answer.text)}")
     if text is not None:
         report.say(f"- said: {_quoted(text)}")

@@ -90,6 +90,8 @@ class FewShot:
         As of `SpiritLM.generate`.
     batch_size : int
         Prompts to run together.
+    num_beams : int
+        As of `SpiritLM.generate`.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class FewShot:
         temperature: float = 0.0,
         top_p: float = 0.95,
         batch_size: int = 16,
+        num_beams: int = 1,
     ):
         if output not in ("any", *lm.vocabulary.markers):
             raise ValueError(
@@ -129,6 +132,7 @@ class FewShot:
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
             "top_p": top_p,
+            "num_beams": num_beams,
         }
 
     def ask(

@@ -125,6 +125,7 @@ class SpiritLM(Tasks, SpeechCodec):
         min_speech_units: int = 25,
         vocode: bool = True,
         batch_size: int = 16,
+        num_beams: int = 1,
     ) -> Generation | list[Generation]:
         """Continue prompts of text and speech.
 
@@ -160,6 +161,9 @@ class SpiritLM(Tasks, SpeechCodec):
             Whether to make the waveforms of the speech.
         batch_size : int
             Prompts to run together; prompts of similar length are.
+        num_beams : int
+            Outputs of each prompt that a search for the likeliest follows at a
+            time; for a ``temperature`` of 0.
 
         Returns
         -------
@@ -206,6 +210,7 @@ class SpiritLM(Tasks, SpeechCodec):
                 stop,
                 max_seconds,
                 speaking.seconds_of,
+                num_beams,
             )
             for i, result in zip(chosen, results):
                 decoded[i] = result

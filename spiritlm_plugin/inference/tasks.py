@@ -30,7 +30,7 @@ class Tasks:
     A shot is speech, as anything `Speech` takes, with its transcript or
     label. Options of the methods are those of
     `spiritlm_plugin.inference.few_shot.FewShot`: ``max_new_tokens``,
-    ``context``, ``temperature``, ``top_p`` and ``batch_size``.
+    ``context``, ``temperature``, ``top_p``, ``batch_size`` and ``num_beams``.
     """
 
     def transcribe_file(

@@ -135,6 +135,19 @@ def test_models_that_were_trained_need_no_shots(trained, recording):
     assert wavs.dim() == 2 and len(wav_lens) == 1
 
 
+def test_transcripts_by_beams(trained):
+    recordings = [SpeechUnits([1, 2, 3]), SpeechUnits([4])]
+    options = {"max_new_tokens": 8, "num_beams": 3}
+    outputs = trained.generate(
+        [[Speech(units)] for units in recordings],
+        "asr",
+        temperature=0,
+        **options,
+    )
+    texts = trained.transcribe_batch(recordings, **options)
+    assert texts == [output.text.strip() for output in outputs]
+
+
 def test_a_query_that_is_too_long(trained):
     long = SpeechUnits([1, 2] * 100)
     transcribe = Transcriber(trained, trained=True, max_new_tokens=20)

@@ -328,3 +328,45 @@ def test_errors_name_value_and_remedy(lm):
         arguments = {"prompts": [[1]], "output": "text", **arguments}
         with pytest.raises(ValueError, match=message):
             decode(lm, seeds=[0], **arguments)
+
+
+@pytest.mark.parametrize("output", ["text", "speech"])
+def test_beams_do_not_depend_on_the_batch(lm, output):
+    settings = {"temperature": 0, "num_beams": 3}
+    together = decode(lm, PROMPTS, output, 24, **settings)
+    for prompt, result in zip(PROMPTS, together):
+        [alone] = decode(lm, [prompt], output, 24, **settings)
+        check([alone], [(result.ids.tolist(), result.end_reason)])
+        assert len(prompt) + len(result.ids) <= CONTEXT
+    allowed = lm.vocabulary.allowed(output, lm.rows)
+    assert all(bool(allowed[r.ids].all()) for r in together)
+    assert together[4].end_reason != "max_new_tokens"  # one token fits
+
+
+def test_beams_find_the_likeliest_by_token(lm):
+    allowed = lm.vocabulary.allowed("speech", lm.rows)
+    tokens = allowed.nonzero().flatten().tolist()
+    eos_id = lm.vocabulary.eos_id
+    for prompt in PROMPTS[:4]:
+        outputs = [[eos_id]]
+        outputs += [[t, u] for t in tokens if t != eos_id for u in tokens]
+        sums = lm.log_likelihood([prompt] * len(outputs), outputs)
+        scores = sums / torch.tensor([len(ids) for ids in outputs])
+        best = [t for t in outputs[int(scores.argmax())] if t != eos_id]
+        [result] = decode(
+            lm, [prompt], "speech", 2, temperature=0, num_beams=len(tokens)
+        )
+        assert result.ids.tolist() == best
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_beams": 0, "temperature": 0}, "must be >= 1"),
+        ({"num_beams": 2, "seeds": [0]}, "temperature=0"),
+        ({"num_beams": 2, "temperature": 0, "max_seconds": 1}, "max_seconds"),
+    ],
+)
+def test_beams_that_cannot_be_searched_with(lm, settings, words):
+    with pytest.raises(ValueError, match=words):
+        decode(lm, [[1, 40]], "speech", **settings)

@@ -133,9 +133,7 @@ def test_a_mask_is_heeded():
     ids = torch.randint(0, 300, (1, 6))
     mask = torch.tensor([[False, False, True, True, True, True]])
     positions = torch.tensor([[0, 0, 0, 1, 2, 3]])
-    torch.testing.assert_close(
-        lm(ids, mask, positions)[:, 2:], lm(ids[:, 2:])
-    )
+    torch.testing.assert_close(lm(ids, mask, positions)[:, 2:], lm(ids[:, 2:]))
 
 
 def test_the_folder_does_not_know_of_it(tmp_path):

@@ -40,6 +40,7 @@ def predict(hparams, lm, items, shots, predictions):
         lm,
         [(item["wav"], item["text"]) for item in shots.values()],
         hparams["trained_asr"],
+        num_beams=hparams["num_beams"],
         **sampling_of(hparams),
     )
     for names in predictions.batches(hparams["batch_size"]):
