@@ -106,7 +106,9 @@ read_more units_2 "$work/corpus_2"
 read_more units_3 "$work/corpus_3"
 read_more units_4_shifted "$work/corpus_4" "${shifts[@]}"
 read_more units_filtered "$corpus" --equalizer 12
+read_more units_4_filtered "$work/corpus_4" --equalizer 12
 read_more units_2_changed "$work/corpus_2" --equalizer 12 "${shifts[@]}"
+read_more units_3_changed "$work/corpus_3" --equalizer 12 "${shifts[@]}"
 
 train_lm() { # its name, its YAML, options
     local output=$work/$1 yaml=pretraining/hparams/$2.yaml
@@ -124,10 +126,18 @@ train_lm text text --corpus_folders "[$work/units]"
 units=(--corpus_folders "[$units]")
 train_lm base_first base "${units[@]}" \
     --pretrained "$work/text/model/language_model"
-train_lm base base "${units[@]}" --mode prompted \
+prompted=(--mode prompted --row_tokens 512 --step_rows 6 --chunk_rows 128
+    --loss_weights "{text: 2}")
+train_lm base_second base "${units[@]}" "${prompted[@]}" \
     --pretrained "$work/base_first/model/language_model" \
-    --row_tokens 512 --step_rows 6 --chunk_rows 128 \
-    --lr 0.0016 --number_of_epochs 10 --epoch_steps 1500 --loss_weights "{text: 2}"
+    --lr 0.0016 --number_of_epochs 10 --epoch_steps 1500
+# The rate falls over this training and the next as over one.
+train_lm base_third base "${units[@]}" --loss_weights "{text: 2}" \
+    --pretrained "$work/base_second/model/language_model" \
+    --lr 0.0016 --number_of_epochs 6 --epoch_steps 1250 --total_steps 12500
+train_lm base base "${units[@]}" "${prompted[@]}" \
+    --pretrained "$work/base_third/model/language_model" \
+    --lr 0.0008 --number_of_epochs 2 --epoch_steps 1500
 train_lm expressive expressive "${units[@]}" \
     --pretrained "$work/base/model/language_model"
 
