@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 # The attention's name in the configuration of a model.
 BY_DOCUMENT = "sdpa_by_document"
-# Padded documents have as many tokens as this, times 1, 1.5, 2, 3, 4, 6, 8, ...
+# Padded documents have as many tokens as this, times 1, 1.5, 2, 3, 4, 6, 8, ...;
+# but what fills a row, a document a token, stays one token.
 _SHORTEST = 32
 
 
@@ -42,7 +43,7 @@ class Documents:
     -------
     >>> documents = Documents.of(torch.tensor([[0, 1, 2, 0, 1, 0]]))
     >>> documents.shapes, documents.places
-    ([(3, 32)], tensor([ 0,  1,  2, 32, 33, 64]))
+    ([(1, 1), (2, 32)], tensor([ 1,  2,  3, 33, 34,  0]))
     """
 
     tokens: Tensor
@@ -85,7 +86,7 @@ class Documents:
 
 
 def _sizes(longest: int) -> list[int]:
-    sizes = []
+    sizes = [1]
     for power in count():
         for size in (2 << power, 3 << power):
             sizes.append(_SHORTEST // 2 * size)

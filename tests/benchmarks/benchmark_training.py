@@ -367,7 +367,7 @@ class Benchmark:
     def _train_by_trainer(self, dataset: list, collator, rows: int) -> Run:
         settings, clock = self.settings, Clock()
         model = deepcopy(self.lm.model)
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation("sdpa")  # as the Trainer has it
         with tempfile.TemporaryDirectory() as folder:
             optimizer = self._hparams(folder)["opt_class"](model.parameters())
             arguments = TrainingArguments(

@@ -39,17 +39,11 @@ def test_each_token_has_a_place_among_its_document(lengths):
     assert torch.equal(tokens[places], torch.arange(positions.numel()))
     taken = torch.cat([places, documents.padding]).sort().values
     assert torch.equal(taken, torch.arange(len(tokens)))
-    starts = [torch.arange(n).mul(m) for n, m in documents.shapes]
-    begins = [n * m for n, m in documents.shapes]
-    firsts = [
-        start + before
-        for start, before in zip(starts, np.cumsum([0, *begins[:-1]]))
-    ]
-    first = torch.cat(firsts)
+    sizes = [size for number, size in documents.shapes for _ in range(number)]
+    first = torch.tensor([0, *sizes[:-1]]).cumsum(0)
     # Documents begin where their batches' rows do, and go on from there.
     assert positions.flatten()[tokens[first]].eq(0).all()
-    steps = positions.flatten()
-    assert torch.isin(places - steps, first).all()
+    assert torch.isin(places - positions.flatten(), first).all()
 
 
 @given(LENGTHS, st.sampled_from([(2, 2), (4, 2), (3, 1)]))
@@ -78,8 +72,8 @@ def test_attention_and_gradients_are_those_of_the_mask(lengths, heads):
 
 def test_rows_that_begin_in_the_middle_are_documents_of_their_own():
     documents = Documents.of(torch.tensor([[3, 4, 5], [6, 7, 0]]))
-    assert documents.shapes == [(3, 32)]
-    assert documents.places.tolist() == [0, 1, 2, 32, 33, 64]
+    assert documents.shapes == [(1, 1), (2, 32)]
+    assert documents.places.tolist() == [1, 2, 3, 33, 34, 0]
 
 
 SMALL = {
