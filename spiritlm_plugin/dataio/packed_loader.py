@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -43,14 +43,6 @@ class PackedBatch:
     step_targets: int
     shares: int
     end: tuple[int, int] = (0, 0)
-
-    def to(self, device) -> PackedBatch:
-        """Return the batch on a device."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("ids", "positions")
-        }
-        return replace(self, **moved)
 
 
 class _Chunks:

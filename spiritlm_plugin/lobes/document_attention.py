@@ -1,19 +1,21 @@
 """Attention in packed rows, at the price of their documents.
 
 A mask over whole rows computes everything and then hides most of it, since rows are
-many times as long as most documents. Here documents of like length make batches, in
-which causal attention needs no mask.
+many times as long as most documents. On a GPU, in half precision, one kernel takes
+documents of any length. Elsewhere documents of like length make batches, in which
+causal attention needs no mask.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 
 # The attention's name in the configuration of a model.
 BY_DOCUMENT = "sdpa_by_document"
@@ -24,6 +26,65 @@ _SHORTEST = 32
 
 @dataclass
 class Documents:
+    """Where the documents of packed rows begin and end.
+
+    Arguments
+    ---------
+    lengths : Tensor
+        Of the documents in order, on the CPU, int64, shape (documents,).
+    longest : int
+        Tokens of a row, and so of a document at most.
+    device : torch.device
+        Where attention is computed.
+
+    Example
+    -------
+    >>> documents = Documents.of(torch.tensor([[0, 1, 2, 0, 1, 0]]))
+    >>> documents.lengths, documents.bounds
+    (tensor([3, 2, 1]), tensor([0, 3, 5, 6], dtype=torch.int32))
+    """
+
+    lengths: Tensor
+    longest: int
+    device: torch.device
+
+    @classmethod
+    @torch.compiler.disable
+    def of(
+        cls, positions: Tensor, device: torch.device | None = None
+    ) -> Documents:
+        """Return the documents of rows.
+
+        Arguments
+        ---------
+        positions : Tensor
+            Of each token in its document, as of `pack`, shape (rows, size);
+            on the CPU, or they are fetched.
+        device : torch.device, optional
+            By default that of the positions.
+        """
+        device = device or positions.device
+        positions = positions.cpu()
+        begins = torch.ones_like(positions, dtype=torch.bool)
+        begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+        starts = begins.flatten().nonzero().squeeze(1)
+        lengths = starts.diff(append=torch.tensor([positions.numel()]))
+        return cls(lengths, positions.shape[1], device)
+
+    @cached_property
+    def bounds(self) -> Tensor:
+        """Where documents begin and the last one ends, on the device, int32."""
+        bounds = F.pad(self.lengths.cumsum(0), (1, 0))
+        return bounds.int().to(self.device, non_blocking=True)
+
+    @cached_property
+    def batches(self) -> DocumentBatches:
+        """Batches of documents of like length."""
+        return DocumentBatches.of(self)
+
+
+@dataclass
+class DocumentBatches:
     """Where the tokens of packed rows are in batches of documents.
 
     Arguments
@@ -42,7 +103,8 @@ class Documents:
     Example
     -------
     >>> documents = Documents.of(torch.tensor([[0, 1, 2, 0, 1, 0]]))
-    >>> documents.shapes, documents.places
+    >>> batches = documents.batches
+    >>> batches.shapes, batches.places
     ([(1, 1), (2, 32)], tensor([ 1,  2,  3, 33, 34,  0]))
     """
 
@@ -52,21 +114,11 @@ class Documents:
     shapes: list[tuple[int, int]]
 
     @classmethod
-    @torch.compiler.disable
-    def of(cls, positions: Tensor) -> Documents:
-        """Return the documents of rows.
-
-        Arguments
-        ---------
-        positions : Tensor
-            Of each token in its document, as of `pack`, shape (rows, size).
-        """
-        device, positions = positions.device, positions.cpu()
-        begins = torch.ones_like(positions, dtype=torch.bool)
-        begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
-        starts = begins.flatten().nonzero().squeeze(1)
-        lengths = starts.diff(append=torch.tensor([positions.numel()]))
-        sizes = _sizes(positions.shape[1])
+    def of(cls, documents: Documents) -> DocumentBatches:
+        """Return the batches of documents."""
+        lengths = documents.lengths
+        starts = lengths.cumsum(0) - lengths
+        sizes = _sizes(documents.longest)
         classes = torch.bucketize(lengths, torch.tensor(sizes))
         tokens, real, shapes = [], [], []
         for number in classes.unique().tolist():
@@ -79,10 +131,10 @@ class Documents:
         tokens, real = (
             torch.cat([x.flatten() for x in parts]) for parts in (tokens, real)
         )
-        places = torch.empty(positions.numel(), dtype=torch.long)
+        places = torch.empty(int(lengths.sum()), dtype=torch.long)
         places[tokens[real]] = real.nonzero().squeeze(1)
         indices = (tokens, places, (~real).nonzero().squeeze(1))
-        return cls(*(x.to(device) for x in indices), shapes)
+        return cls(*(x.to(documents.device) for x in indices), shapes)
 
 
 def _sizes(longest: int) -> list[int]:
@@ -150,6 +202,44 @@ def document_attention(
     >>> torch.equal(found[:, 2], value[:, :, 2])  # it sees itself alone
     True
     """
+    dtype = _half_precision(query)
+    if dtype is not None and not dropout:
+        return _attend_in_one(
+            [states.to(dtype) for states in (query, key, value)],
+            documents,
+            scaling,
+        )
+    return _attend_in_batches(
+        query, key, value, documents.batches, dropout, scaling
+    )
+
+
+def _half_precision(query: Tensor) -> torch.dtype | None:
+    """Return the dtype that the kernel can take, on a GPU in half precision."""
+    if not query.is_cuda:
+        return None
+    dtype = query.dtype
+    if torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
+    return dtype if dtype in (torch.float16, torch.bfloat16) else None
+
+
+def _attend_in_one(states, documents, scaling):
+    rows, _, size, _ = states[0].shape
+    bounds = documents.bounds
+    found = varlen_attn(
+        *(x.transpose(1, 2).flatten(0, 1) for x in states),
+        bounds,
+        bounds,
+        documents.longest,
+        documents.longest,
+        scale=scaling,
+        window_size=(-1, 0),  # causal
+    )
+    return found.unflatten(0, (rows, size))
+
+
+def _attend_in_batches(query, key, value, documents, dropout, scaling):
     tokens, places = documents.tokens, documents.places
     counts = [number * size for number, size in documents.shapes]
     batches = [

@@ -85,7 +85,8 @@ class LanguageModel(nn.Module):
             True where there is a token, shape (batch, tokens).
         positions : Tensor, optional
             Of each token in its document, where a row holds several: without
-            a mask, attention stays inside them. Shape (batch, tokens).
+            a mask, attention stays inside them. Best left on the CPU, where
+            documents are looked up. Shape (batch, tokens).
 
         Returns
         -------
@@ -95,7 +96,9 @@ class LanguageModel(nn.Module):
         packed = {}
         by_document = self.model.config._attn_implementation == BY_DOCUMENT
         if by_document and positions is not None and mask is None:
-            packed["documents"] = Documents.of(positions)
+            packed["documents"] = Documents.of(positions, ids.device)
+        if positions is not None:
+            positions = positions.to(ids.device, non_blocking=True)
         # With a cache transformers would not look for documents.
         return self.model(
             input_ids=ids,

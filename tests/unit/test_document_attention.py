@@ -34,7 +34,7 @@ def positions_of(lengths):
 @given(LENGTHS)
 def test_each_token_has_a_place_among_its_document(lengths):
     positions = positions_of(lengths)
-    documents = Documents.of(positions)
+    documents = Documents.of(positions).batches
     tokens, places = documents.tokens, documents.places
     assert torch.equal(tokens[places], torch.arange(positions.numel()))
     taken = torch.cat([places, documents.padding]).sort().values
@@ -70,10 +70,38 @@ def test_attention_and_gradients_are_those_of_the_mask(lengths, heads):
     )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (3, 1)])
+def test_the_kernel_finds_what_the_batches_do(heads):
+    positions = positions_of([70, 50, 20, 1, 33, 7])
+    rows, size = positions.shape
+    states = [
+        torch.randn(rows, n, size, 64, device="cuda").requires_grad_()
+        for n in (heads[0], heads[1], heads[1])
+    ]
+    documents = Documents.of(positions, torch.device("cuda"))
+    expected = document_attention(*states, documents, scaling=0.3)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = document_attention(*states, documents, scaling=0.3)
+    assert found.dtype == torch.bfloat16
+    direction = torch.randn_like(expected)
+    torch.testing.assert_close(
+        [
+            found.float(),
+            *torch.autograd.grad(found, states, direction.bfloat16()),
+        ],
+        [expected, *torch.autograd.grad(expected, states, direction)],
+        rtol=0.03,
+        atol=0.03,
+    )
+
+
 def test_rows_that_begin_in_the_middle_are_documents_of_their_own():
     documents = Documents.of(torch.tensor([[3, 4, 5], [6, 7, 0]]))
-    assert documents.shapes == [(1, 1), (2, 32)]
-    assert documents.places.tolist() == [1, 2, 3, 33, 34, 0]
+    assert documents.bounds.tolist() == [0, 3, 5, 6]
+    assert documents.batches.shapes == [(1, 1), (2, 32)]
+    assert documents.batches.places.tolist() == [1, 2, 3, 33, 34, 0]
 
 
 SMALL = {

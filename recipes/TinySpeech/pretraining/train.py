@@ -71,8 +71,8 @@ class LanguageModelBrain(TrainingBrain):
         """The rate is set before the step."""
 
     def compute_forward(self, batch, stage):
-        batch = batch.to(self.device)
-        return self.modules.model(batch.ids, positions=batch.positions)
+        ids = batch.ids.to(self.device, non_blocking=True)
+        return self.modules.model(ids, positions=batch.positions)
 
     def compute_objectives(self, logits, batch, stage):
         """Return the loss, so that all tokens of a step count alike.
