@@ -86,15 +86,12 @@ def test_the_kernel_finds_what_the_batches_do(heads):
         found = document_attention(*states, documents, scaling=0.3)
     assert found.dtype == torch.bfloat16
     direction = torch.randn_like(expected)
-    torch.testing.assert_close(
-        [
-            found.float(),
-            *torch.autograd.grad(found, states, direction.bfloat16()),
-        ],
+    pairs = zip(
+        [found, *torch.autograd.grad(found, states, direction.bfloat16())],
         [expected, *torch.autograd.grad(expected, states, direction)],
-        rtol=0.03,
-        atol=0.03,
     )
+    for half, full in pairs:
+        assert (half.float() - full).norm() < 0.01 * full.norm()
 
 
 def test_rows_that_begin_in_the_middle_are_documents_of_their_own():

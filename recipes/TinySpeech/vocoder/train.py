@@ -84,6 +84,7 @@ class VocoderBrain(TrainingBrain):
                 self.checkpointer.add_recoverable(name, optimizer)
 
     def compute_forward(self, batch, stage):
+        batch = batch.to(self.device)
         frames, lengths = padded(batch.frames)
         runs, run_lengths = padded(batch.runs)
         wavs, log_durations = self.modules.generator(
@@ -118,7 +119,6 @@ class VocoderBrain(TrainingBrain):
     def fit_batch(self, batch):
         """Train the discriminators, once it is time, then the generator."""
         self.on_fit_batch_start(batch, True)
-        batch = batch.to(self.device)
         with self.training_ctx:
             predictions = self.compute_forward(batch, Stage.TRAIN)
         judged = {}
