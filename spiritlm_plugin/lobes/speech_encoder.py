@@ -77,12 +77,12 @@ class SpeechEncoder(nn.Module):
         """Fuse and lay out weights for speed; the results stay the same."""
         conv = self.model.encoder.pos_conv_embed.conv
         if parametrize.is_parametrized(conv):
-            # In double precision the weight, rounded, is the same for any
-            # number of threads, and so is a corpus' fingerprint of it.
-            dtype = conv.weight.dtype
-            conv.double()
+            # In double precision, on the CPU, the weight, rounded, is the same
+            # everywhere, and so is a corpus' fingerprint of it.
+            device, dtype = conv.weight.device, conv.weight.dtype
+            conv.to("cpu", torch.float64)
             parametrize.remove_parametrizations(conv, "weight")
-            conv.to(dtype)
+            conv.to(device, dtype)
         PointwiseLinear.replace_all(self.model)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
