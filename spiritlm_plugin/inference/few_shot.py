@@ -22,7 +22,8 @@ from spiritlm_plugin.dataio.prompts import (
     tts_query,
     tts_shot,
 )
-from spiritlm_plugin.dataio.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.seeds import derive_seed
+from spiritlm_plugin.dataio.segments import Segment, Speech, Text, Transcript
 from spiritlm_plugin.dataio.units import Kind
 from spiritlm_plugin.inference.generation import (
     Generation,
@@ -261,8 +262,17 @@ class Reader(FewShot):
         Of a reading.
     temperature : float
         As of `SpiritLM.generate`.
+    candidates : int
+        Readings that are made of each text: the one is given whose units let
+        the model itself expect the text most, as its transcript.
     **options
         As of `FewShot`.
+
+    Raises
+    ------
+    ValueError
+        If there are several candidates and the model was not trained to
+        transcribe, or there are none.
 
     Example
     -------
@@ -282,8 +292,17 @@ class Reader(FewShot):
         stop: Any = None,
         max_new_tokens: int = 500,
         temperature: float = READING_TEMPERATURE,
+        candidates: int = 1,
         **options,
     ):
+        if candidates < 1:
+            raise ValueError(f"candidates must be positive, got {candidates}")
+        if candidates > 1 and "asr" not in lm.vocabulary.markers:
+            raise ValueError(
+                "to choose among candidates the model has to transcribe them, "
+                "and its vocabulary has no [ASR]; make one candidate"
+            )
+        self.candidates = candidates
         self.stop = None if stop is None else as_speech(lm, [stop])[0]
         speech = as_speech(lm, [recording for recording, _ in shots])
         shown = [tts_shot(t, s, self.stop) for s, (_, t) in zip(speech, shots)]
@@ -306,13 +325,57 @@ class Reader(FewShot):
         """Return the readings; one may be empty."""
         voice = self.lm.mods.vocoder.speaker_id(speaker)
         queries = [tts_query(text, self.stop is None) for text in texts]
-        prompts, generations = self.ask(queries, seeds)
+        numbers = range(self.candidates)
+        prompts, generations = self.ask(
+            [query for query in queries for _ in numbers],
+            [
+                derive_seed(seed, n) if n else seed
+                for seed in seeds
+                for n in numbers
+            ],
+        )
         answers = [
             self._cut(prompt, generation)
             for prompt, generation in zip(prompts, generations)
         ]
+        if self.candidates > 1:
+            answers = self._likeliest(texts, answers)
+        prompts = prompts[:: self.candidates]
         self.speak(answers, prompts, False, seeds, voice)
         return answers
+
+    def _likeliest(
+        self, texts: Sequence[str], answers: list[Answer]
+    ) -> list[Answer]:
+        """Return of each text's readings the one that says it most clearly."""
+        size, scores = self.candidates, [float("-inf")] * len(answers)
+        heard = {
+            i: (answer.generation, [Transcript(texts[i // size])])
+            for i, answer in enumerate(answers)
+            if self._fits(answer.generation, texts[i // size])
+        }
+        if heard:
+            sums, _ = self.lm.log_likelihood(
+                *map(list, zip(*heard.values())), batch_size=self.batch_size
+            )
+            for i, score in zip(heard, sums.tolist()):
+                scores[i] = score
+        # What has no end is worse than anything that has one.
+        best = [
+            max(
+                range(i, i + size),
+                key=lambda j: (answers[j].complete, scores[j]),
+            )
+            for i in range(0, len(answers), size)
+        ]
+        return [answers[i] for i in best]
+
+    def _fits(self, reading: Generation, text: str) -> bool:
+        """Whether there is a reading, and room for its transcript."""
+        if not len(reading):
+            return False
+        both = [*reading, Transcript(text)]
+        return len(self.lm.vocabulary.encode(both)) <= self.context
 
     def _cut(self, prompt: Prompt, generation: Generation) -> Answer:
         """Leave what stands before the stop."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spiritlm_plugin import Speech, SpeechUnits, SpiritLM, Text
+from spiritlm_plugin.dataio.segments import Transcript
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 from spiritlm_plugin.inference.codec import SpeechCodec
 from spiritlm_plugin.inference.few_shot import (
@@ -148,6 +149,61 @@ def test_transcripts_by_beams(trained):
     assert texts == [output.text.strip() for output in outputs]
 
 
+def test_of_several_readings_the_one_that_says_it_most_clearly(
+    trained, monkeypatch
+):
+    texts, seeds = ["the cat", "two boats"], [3, 4]
+    options = {"max_new_tokens": 12, "temperature": 1.0}
+    read = Reader(trained, candidates=3, **options)
+    made = []
+    ask = read.ask
+
+    def remember(queries, seeds):
+        prompts, generations = ask(queries, seeds)
+        made.extend(map(list, generations))
+        return prompts, generations
+
+    monkeypatch.setattr(read, "ask", remember)
+    best = read(texts, seeds)
+    assert len(made) == 6
+    for text, answer, readings in zip(texts, best, (made[:3], made[3:])):
+        scores = [
+            trained.log_likelihood(reading, [Transcript(text)])[0].item()
+            if reading
+            else float("-inf")
+            for reading in readings
+        ]
+        chosen = readings[scores.index(max(scores))]
+        assert [s.stream.to_string() for s in answer.generation] == [
+            s.stream.to_string() for s in chosen
+        ]
+    # The first candidate is the reading that there would be alone.
+    alone = Reader(trained, **options)(texts, seeds)
+    for answer, first in zip(alone, (made[0], made[3])):
+        assert [s.stream.to_string() for s in answer.generation] == [
+            s.stream.to_string() for s in first
+        ]
+
+
+def test_readings_with_an_end_come_first(trained, monkeypatch):
+    speech = Speech(SpeechUnits([4, 5]))
+    found = [
+        Generation([speech], "max_new_tokens"),
+        Generation([], "end_of_sequence"),
+        Generation([Speech(SpeechUnits([6, 7]))], "end_of_sequence"),
+    ]
+    monkeypatch.setattr(
+        trained, "generate", lambda *a, **k: found, raising=False
+    )
+    scores = torch.tensor([-1.0, -9.0])
+    monkeypatch.setattr(
+        trained, "log_likelihood", lambda *a, **k: (scores, None), raising=False
+    )
+    [answer] = Reader(trained, candidates=3)(["the cat"], [0])
+    assert answer.complete
+    assert answer.generation[0].stream.to_string() == "[Hu6][Hu7]"
+
+
 def test_a_query_that_is_too_long(trained):
     long = SpeechUnits([1, 2] * 100)
     transcribe = Transcriber(trained, trained=True, max_new_tokens=20)
@@ -177,6 +233,8 @@ def test_shots_that_do_not_fit_are_dropped(trained):
             lambda lm: lm.synthesize(["a"], SHOTS, STOP, speaker="nobody"),
             "unknown speaker 'nobody'",
         ),
+        (lambda lm: Reader(lm, SHOTS, STOP, candidates=2), r"has no \[ASR\]"),
+        (lambda lm: Reader(lm, SHOTS, STOP, candidates=0), "positive, got 0"),
         (lambda lm: Transcriber(lm, trained=True), r"not trained on \[ASR\]"),
         (
             lambda lm: Transcriber(lm, SHOTS, max_new_tokens=2048),

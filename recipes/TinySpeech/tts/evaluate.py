@@ -71,6 +71,7 @@ def make_reader(hparams, lm, shots, stop):
         lm,
         [(item["wav"], item["text"]) for item in shots.values()],
         stop,
+        candidates=hparams["candidates"],
         **sampling_of(hparams),
     )
 
