@@ -4,13 +4,16 @@
 #
 #     recipes/TinySpeech/train_shipped.sh WORK_FOLDER
 #
-# Needs the package with its extra `train`. Stopped, it goes on where it was.
+# Needs the package with its extra `train`, and is shared by PROCESSES processes, two
+# or as many as are named: on a machine with GPUs one for each. Stopped, it goes on
+# where it was.
 set -euo pipefail
 
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+processes=${PROCESSES:-2}
 trap 'jobs -p | xargs -r kill' EXIT
 
 # step PART SCRIPT YAML [ARGUMENTS]: run a recipe unless its part is there.
@@ -52,8 +55,9 @@ train_prosody() {
 phonetic=(--phonetic "$work/phonetic/phonetic")
 parts=("${phonetic[@]}" --pitch "$work/pitch/pitch" --style "$work/style/style")
 
-# A first training with spectra alone to judge by, and a second one, on longer
-# pieces, that also hears with the tokenizer.
+# A first training with spectra alone to judge by, a second one, on longer pieces, that
+# also hears with the tokenizer, and a third one of the same with many pieces a step,
+# which is for GPUs.
 train_vocoder() { # its name, its parts
     local name=$1
     shift
@@ -61,11 +65,17 @@ train_vocoder() { # its name, its parts
         --corpus_folder "$work/units" "$@")
     step "vocoder_${name}_first/vocoder" "${common[@]}" \
         --phonetic_weight 0 --merged_share 0
-    step "vocoder_$name/vocoder" "${common[@]}" \
+    step "vocoder_${name}_second/vocoder" "${common[@]}" \
         --pretrained "$work/vocoder_${name}_first/vocoder" \
         --crop_frames 32 --train_loader "{batch_size: 4, drop_last: true}" \
         --lr 0.0006 --lr_decay 0.1 --adversarial_step 200 \
         --number_of_epochs 6 --total_steps 9930
+    step "vocoder_$name/vocoder" "${common[@]}" \
+        --pretrained "$work/vocoder_${name}_second/vocoder" --crop_frames 32 \
+        --train_loader "{batch_size: 64, drop_last: true, num_workers: 2}" \
+        --valid_loader "{batch_size: 64}" \
+        --lr 0.0006 --lr_decay 0.05 --adversarial_step 30 \
+        --number_of_epochs 11 --total_steps 1133
 }
 
 # What does not need each other runs side by side.
@@ -73,7 +83,7 @@ train_phonetic &
 pid=$!
 train_prosody
 wait "$pid"
-torchrun --nproc_per_node 2 vocoder/tokenize_corpus.py \
+torchrun --nproc_per_node "$processes" vocoder/tokenize_corpus.py \
     vocoder/hparams/tokenize.yaml "${manifests[@]}" "${parts[@]}" \
     --output_folder "$work/units"
 train_vocoder base "${phonetic[@]}" &
@@ -93,7 +103,7 @@ units="$work/units"
 read_more() { # its name, the corpus, options
     local folder=$work/$1 corpus=$2
     shift 2
-    torchrun --nproc_per_node 2 pretraining/tokenize_corpus.py \
+    torchrun --nproc_per_node "$processes" pretraining/tokenize_corpus.py \
         pretraining/hparams/tokenize.yaml --codec "$work/codec" \
         --manifest_folder "$corpus" --output_folder "$folder" "$@"
     units+=", $folder"
@@ -115,7 +125,7 @@ train_lm() { # its name, its YAML, options
     shift 2
     if [ ! -e "$output/model/language_model/config.json" ]; then
         echo "$(date +%T) $output"
-        torchrun --nproc_per_node 2 pretraining/train.py "$yaml" \
+        torchrun --nproc_per_node "$processes" pretraining/train.py "$yaml" \
             --output_folder "$output" --codec "$work/codec" \
             --precision bf16 --compile \
             --text_files "[$corpus/text/train.txt]" "$@"
@@ -123,23 +133,28 @@ train_lm() { # its name, its YAML, options
 }
 
 train_lm text text --corpus_folders "[$work/units]"
-units=(--corpus_folders "[$units]")
-train_lm base_first base "${units[@]}" \
+all=(--corpus_folders "[$units]")
+some=(--corpus_folders "[$work/units, $work/units_2_changed, $work/units_3]")
+train_lm base_first base "${all[@]}" \
     --pretrained "$work/text/model/language_model"
-prompted=(--mode prompted --row_tokens 512 --step_rows 6 --chunk_rows 128
-    --loss_weights "{text: 2}")
-train_lm base_second base "${units[@]}" "${prompted[@]}" \
+prompted=(--mode prompted --loss_weights "{text: 2}")
+train_lm base_second base "${all[@]}" "${prompted[@]}" \
+    --row_tokens 512 --step_rows 6 --chunk_rows 128 \
     --pretrained "$work/base_first/model/language_model" \
     --lr 0.0016 --number_of_epochs 10 --epoch_steps 1500
 # The rate falls over this training and the next as over one.
-train_lm base_third base "${units[@]}" --loss_weights "{text: 2}" \
+train_lm base_third base "${all[@]}" --loss_weights "{text: 2}" \
     --pretrained "$work/base_second/model/language_model" \
     --lr 0.0016 --number_of_epochs 6 --epoch_steps 1250 --total_steps 12500
-train_lm base base "${units[@]}" "${prompted[@]}" \
+train_lm base_fourth base "${all[@]}" "${prompted[@]}" \
+    --row_tokens 512 --step_rows 6 --chunk_rows 128 \
     --pretrained "$work/base_third/model/language_model" \
     --lr 0.0008 --number_of_epochs 2 --epoch_steps 1500
-train_lm expressive expressive "${units[@]}" \
-    --pretrained "$work/base/model/language_model"
+# Four times as many tokens a step, which is for GPUs.
+long=(--row_tokens 1024 --step_rows 12 --chunk_rows 128 --workers 3 --lr 0.002
+    --pretrained "$work/base_fourth/model/language_model" --number_of_epochs 1)
+train_lm base base "${all[@]}" "${prompted[@]}" "${long[@]}" --epoch_steps 5500
+train_lm expressive expressive "${some[@]}" "${long[@]}" --epoch_steps 5750
 
 spiritlm-assemble "$work/tinyspeech" "${codec[@]}" \
     --language_model "$work/expressive/model/language_model" \

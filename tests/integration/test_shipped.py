@@ -177,3 +177,15 @@ def test_a_corpus_fits_whatever_the_number_of_threads(expressive):
         torch.set_num_threads(threads)
     one, other = (fingerprints(c.mods.tokenizer) for c in (expressive, other))
     assert one == other
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_corpus_fits_on_a_gpu_too():
+    one, other = (
+        SpeechCodec.from_hparams("tinyspeech", run_opts={"device": device})
+        for device in ("cpu", "cuda")
+    )
+    assert fingerprints(one.mods.tokenizer) == fingerprints(
+        other.mods.tokenizer
+    )
