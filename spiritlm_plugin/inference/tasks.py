@@ -30,7 +30,9 @@ class Tasks:
     A shot is speech, as anything `Speech` takes, with its transcript or
     label. Options of the methods are those of
     `spiritlm_plugin.inference.few_shot.FewShot`: ``max_new_tokens``,
-    ``context``, ``temperature``, ``top_p``, ``batch_size`` and ``num_beams``.
+    ``context``, ``temperature``, ``top_p``, ``batch_size`` and ``num_beams``;
+    of `synthesize` also ``candidates``, see
+    `spiritlm_plugin.inference.few_shot.Reader`.
     """
 
     def transcribe_file(
