@@ -22,6 +22,9 @@ BY_DOCUMENT = "sdpa_by_document"
 # Padded documents have as many tokens as this, times 1, 1.5, 2, 3, 4, 6, 8, ...;
 # but what fills a row, a document a token, stays one token.
 _SHORTEST = 32
+# What FlashAttention runs on: GPUs from Ampere on, heads of so many channels.
+_KERNEL_SINCE = (8, 0)
+_MOST_CHANNELS = 256
 
 
 @dataclass
@@ -215,8 +218,11 @@ def document_attention(
 
 
 def _half_precision(query: Tensor) -> torch.dtype | None:
-    """Return the dtype that the kernel can take, on a GPU in half precision."""
-    if not query.is_cuda:
+    """Return the dtype in which the kernel takes a query, if it does."""
+    channels = query.shape[-1]
+    if not query.is_cuda or channels % 8 or channels > _MOST_CHANNELS:
+        return None
+    if torch.cuda.get_device_capability(query.device) < _KERNEL_SINCE:
         return None
     dtype = query.dtype
     if torch.is_autocast_enabled("cuda"):

@@ -6,24 +6,26 @@
 #     recipes/TinySpeech/pretraining/compare.sh WORK_FOLDER
 #
 # WORK_FOLDER is that of train_shipped.sh, whose corpus, units and text model it
-# takes. Stopped, it goes on where it was.
+# takes. PROCESSES share the work, two or as many as are named. Stopped, it goes on
+# where it was.
 set -euo pipefail
 
 work=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-both="torchrun --nproc_per_node 2"
+run="torchrun --nproc_per_node ${PROCESSES:-2}"
 
 compare() { # its name, options
     local output=$work/compare/$1
     shift
     if [ ! -e "$output/model/language_model/config.json" ]; then
-        $both train.py hparams/base.yaml --output_folder "$output" \
-            --corpus_folders "[$work/units]" \
+        $run train.py hparams/base.yaml --output_folder "$output" \
+            --corpus_folders "[$work/units, $work/units_2, $work/units_3]" \
             --text_files "[$work/corpus/text/train.txt]" \
             --pretrained "$work/text/model/language_model" --precision bf16 \
-            --row_tokens 512 --step_rows 6 --loss_weights "{text: 1}" \
-            --number_of_epochs 1 --epoch_steps 300 --sample_count 0 "$@"
+            --row_tokens 512 --step_rows 12 --loss_weights "{text: 1}" \
+            --documents "{text_words: [1, 4], speech_words: [1, 4]}" \
+            --number_of_epochs 1 --epoch_steps 860 --sample_count 0 "$@"
     fi
 }
 
@@ -36,7 +38,7 @@ for name in interleaved no_interleaving random_start; do
     models+="$name: {model: $work/compare/$name/model,"
     models+=" hparams_file: hyperparams.yaml}, "
 done
-$both ../evaluate.py ../hparams/evaluate.yaml \
+$run ../evaluate.py ../hparams/evaluate.yaml \
     --manifest_folder "$work/corpus" \
     --output_folder "$work/compare/evaluation" \
     --models "{Base: null, Expressive: null, ${models%, }}" \
