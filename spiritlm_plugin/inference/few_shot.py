@@ -347,7 +347,10 @@ class Reader(FewShot):
     def _likeliest(
         self, texts: Sequence[str], answers: list[Answer]
     ) -> list[Answer]:
-        """Return of each text's readings the one that says it most clearly."""
+        """Return of each text's readings the one that says it most clearly.
+
+        One with an end, if there is any, and never silence if there is not.
+        """
         size, scores = self.candidates, [float("-inf")] * len(answers)
         heard = {
             i: (answer.generation, [Transcript(texts[i // size])])
@@ -360,15 +363,15 @@ class Reader(FewShot):
             )
             for i, score in zip(heard, sums.tolist()):
                 scores[i] = score
-        # What has no end is worse than anything that has one.
-        best = [
-            max(
-                range(i, i + size),
-                key=lambda j: (answers[j].complete, scores[j]),
-            )
-            for i in range(0, len(answers), size)
+
+        def merits(i: int) -> tuple[bool, bool, float]:
+            return bool(answers[i].generation), answers[i].complete, scores[i]
+
+        firsts = range(0, len(answers), size)
+        return [
+            answers[max(range(first, first + size), key=merits)]
+            for first in firsts
         ]
-        return [answers[i] for i in best]
 
     def _fits(self, reading: Generation, text: str) -> bool:
         """Whether there is a reading, and room for its transcript."""

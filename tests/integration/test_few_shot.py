@@ -185,12 +185,13 @@ def test_of_several_readings_the_one_that_says_it_most_clearly(
         ]
 
 
-def test_readings_with_an_end_come_first(trained, monkeypatch):
-    speech = Speech(SpeechUnits([4, 5]))
+@pytest.mark.parametrize("ended", [True, False])
+def test_readings_with_an_end_come_first(trained, monkeypatch, ended):
+    reason = "end_of_sequence" if ended else "max_new_tokens"
     found = [
-        Generation([speech], "max_new_tokens"),
+        Generation([Speech(SpeechUnits([4, 5]))], "max_new_tokens"),
         Generation([], "end_of_sequence"),
-        Generation([Speech(SpeechUnits([6, 7]))], "end_of_sequence"),
+        Generation([Speech(SpeechUnits([6, 7]))], reason),
     ]
     monkeypatch.setattr(
         trained, "generate", lambda *a, **k: found, raising=False
@@ -200,8 +201,9 @@ def test_readings_with_an_end_come_first(trained, monkeypatch):
         trained, "log_likelihood", lambda *a, **k: (scores, None), raising=False
     )
     [answer] = Reader(trained, candidates=3)(["the cat"], [0])
-    assert answer.complete
-    assert answer.generation[0].stream.to_string() == "[Hu6][Hu7]"
+    assert answer.complete == ended
+    best = "[Hu6][Hu7]" if ended else "[Hu4][Hu5]"
+    assert answer.generation[0].stream.to_string() == best
 
 
 def test_a_query_that_is_too_long(trained):
