@@ -275,3 +275,11 @@ def test_two_processes_follow_one(arguments, trained, tmp_path, torchrun, fsdp):
     for name, tensor in weights(tmp_path).items():
         assert torch.allclose(tensor, expected[name], atol=1e-4), name
     SpiritLM.from_hparams(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["text", "base", "expressive"])
+def test_two_processes_can_share_a_step(name):
+    """As the READMEs' commands have it."""
+    yaml = (RECIPE / "hparams" / f"{name}.yaml").read_text(encoding="utf-8")
+    [rows] = re.findall(r"^step_rows: (\d+)$", yaml, re.MULTILINE)
+    assert int(rows) % 2 == 0
