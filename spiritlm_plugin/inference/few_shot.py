@@ -352,16 +352,18 @@ class Reader(FewShot):
         One with an end, if there is any, and never silence if there is not.
         """
         size, scores = self.candidates, [float("-inf")] * len(answers)
-        heard = {
-            i: (answer.generation, [Transcript(texts[i // size])])
+        fits = [
+            i
             for i, answer in enumerate(answers)
             if self._fits(answer.generation, texts[i // size])
-        }
-        if heard:
+        ]
+        if fits:
             sums, _ = self.lm.log_likelihood(
-                *map(list, zip(*heard.values())), batch_size=self.batch_size
+                [answers[i].generation for i in fits],
+                [[Transcript(texts[i // size])] for i in fits],
+                batch_size=self.batch_size,
             )
-            for i, score in zip(heard, sums.tolist()):
+            for i, score in zip(fits, sums.tolist()):
                 scores[i] = score
 
         def merits(i: int) -> tuple[bool, bool, float]:
