@@ -9,8 +9,7 @@ measured in turn.
 from __future__ import annotations
 
 import argparse
-import time
-from statistics import median
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,9 +23,8 @@ from spiritlm_plugin.lobes.language_model import (
     LanguageModel,
     new_language_model,
 )
-from tests.benchmarks.benchmark_inference import machine, table
+from tests.benchmarks.benchmark_inference import machine, measure, table
 
-_WARM_UP = 2
 _WAYS = {"by document": BY_DOCUMENT, "behind a mask": "sdpa"}
 
 
@@ -61,21 +59,17 @@ def packed_positions(rows: int, size: int, mean: int) -> Tensor:
     return torch.from_numpy(positions).long()
 
 
-def step_seconds(lm: LanguageModel, ids: Tensor, positions: Tensor) -> float:
-    """Return how long a step forward and back takes, in bfloat16."""
-    lm.zero_grad()
-    _synchronize(ids)
-    start = time.perf_counter()
-    with torch.autocast(ids.device.type, torch.bfloat16):
-        logits = lm(ids, positions=positions)
-    logits.float().logsumexp(-1).mean().backward()
-    _synchronize(ids)
-    return time.perf_counter() - start
-
-
-def _synchronize(tensor: Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
+def step(
+    lm: LanguageModel, attention: str, ids: Tensor, positions: Tensor
+) -> None:
+    """Go forward and back, in bfloat16."""
+    lm.model.set_attn_implementation(attention)
+    # `measure` is for inference; here there are gradients.
+    with torch.inference_mode(False):
+        lm.zero_grad()
+        with torch.autocast(ids.device.type, torch.bfloat16):
+            logits = lm(ids, positions=positions)
+        logits.float().logsumexp(-1).mean().backward()
 
 
 def report(options: argparse.Namespace) -> str:
@@ -88,16 +82,15 @@ def report(options: argparse.Namespace) -> str:
     lm.to(options.device).train()
     positions = packed_positions(options.rows, size, options.mean_tokens)
     ids = torch.randint(0, 700, positions.shape, device=options.device)
-    times: dict[str, list[float]] = {way: [] for way in _WAYS}
-    for _ in range(_WARM_UP + options.repeats):
-        for way, attention in _WAYS.items():
-            lm.model.set_attn_implementation(attention)
-            times[way].append(step_seconds(lm, ids, positions))
-    medians = {way: median(found[_WARM_UP:]) for way, found in times.items()}
+    steps = {
+        way: partial(step, lm, attention, ids, positions)
+        for way, attention in _WAYS.items()
+    }
+    medians = measure(steps, options.repeats, budget=float("inf"))
     parameters = sum(p.numel() for p in lm.parameters()) / 1e6
-    slowest = medians["behind a mask"]
+    masked = medians["behind a mask"]
     rows = [
-        [way, f"{1e3 * seconds:.1f}", f"{slowest / seconds:.2f}"]
+        [way, f"{1e3 * seconds:.1f}", f"{masked / seconds:.2f}"]
         for way, seconds in medians.items()
     ]
     return (

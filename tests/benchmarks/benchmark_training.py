@@ -50,7 +50,7 @@ from spiritlm_plugin.dataio.units import PHONETIC_RATE
 from spiritlm_plugin.dataio.vocabulary import Vocabulary
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.lobes.language_model import new_language_model
-from tests.benchmarks.benchmark_inference import machine, table
+from tests.benchmarks.benchmark_inference import machine, synchronize, table
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/TinySpeech/pretraining"
 _MAX_GRAD_NORM = 5.0  # SpeechBrain's default
@@ -129,12 +129,12 @@ class Clock(TrainerCallback):
 
     def start(self) -> None:
         """Start the clock."""
-        _synchronize()
+        synchronize()
         self._start = time.perf_counter()
 
     def stop(self) -> None:
         """Stop the clock."""
-        _synchronize()
+        synchronize()
         self.seconds = time.perf_counter() - self._start
 
     def on_epoch_begin(self, *args, **kwargs):
@@ -144,11 +144,6 @@ class Clock(TrainerCallback):
     def on_epoch_end(self, *args, **kwargs):
         """Stop the clock."""
         self.stop()
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def synthetic_corpus(
