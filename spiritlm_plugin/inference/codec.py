@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # Pretrained folders that ship with the package.
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
+# The entry of a YAML file that loads a language model.
+_LANGUAGE_MODEL = re.compile(r"^language_model:", re.MULTILINE)
 # Recordings longer than this show a progress bar.
 _PROGRESS_SECONDS = 300
 
@@ -84,6 +87,8 @@ class SpeechCodec(Pretrained):
     ) -> Self:
         """Load a SpeechBrain pretrained folder.
 
+        A `SpeechCodec` leaves out the language model that the folder may have.
+
         Arguments
         ---------
         source : str or Path
@@ -112,6 +117,11 @@ class SpeechCodec(Pretrained):
         """
         folder = local_folder(source, hparams_file)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
+        if "language_model" not in cls.MODULES_NEEDED:
+            # Nobody waits for gigabytes that are not needed.
+            yaml = (folder / hparams_file).read_text(encoding="utf-8")
+            if _LANGUAGE_MODEL.search(yaml):
+                overrides.setdefault("language_model", None)
         return super().from_hparams(
             str(folder), hparams_file, overrides=overrides, **kwargs
         )

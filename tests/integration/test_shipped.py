@@ -50,6 +50,11 @@ def units(expressive, wavs):
     return expressive.encode_batch(wavs)
 
 
+def test_a_codec_does_not_load_the_language_model(base, expressive):
+    assert base.mods["language_model"] is None
+    assert expressive.mods["language_model"] is None
+
+
 def speak(codec, units, corpus):
     """Resynthesize each item with its own voice."""
     voices = [item["speaker"] for item in corpus.values()]

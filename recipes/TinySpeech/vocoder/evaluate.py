@@ -78,7 +78,8 @@ def load_codecs(hparams, run_opts):
             "--base PART, --expressive PART or both"
         )
     if hparams["model"]:
-        codecs = [load_folder(hparams, run_opts)]
+        names = hparams["model"], hparams["hparams_file"]
+        codecs = [SpeechCodec.from_hparams(*names, run_opts=run_opts)]
     else:
         codecs = [
             SpeechCodec(build(found)["modules"], {}, run_opts)
@@ -106,17 +107,6 @@ def read_weights(hparams, vocoders):
 
 def variant_of(codec):
     return "expressive" if codec.mods.vocoder.expressive else "base"
-
-
-def load_folder(hparams, run_opts):
-    """Load a pretrained folder, without the language model that it may have."""
-    return SpeechCodec.from_hparams(
-        hparams["model"],
-        hparams["hparams_file"],
-        overrides={"language_model": None},
-        overrides_must_match=False,
-        run_opts=run_opts,
-    )
 
 
 def unit_counts(vocoder):
