@@ -2,7 +2,10 @@
 # Make TinySpeech, train all parts on it and put together the folder that ships
 # with the package:
 #
-#     recipes/TinySpeech/train_shipped.sh WORK_FOLDER
+#     recipes/TinySpeech/train_shipped.sh WORK_FOLDER [--debug]
+#
+# With --debug the corpora are tiny and each training has a few steps: it tries all
+# of it out.
 #
 # Needs the package with its extra `train`, and is shared by PROCESSES processes, two
 # or as many as are named: on a machine with GPUs one for each. Stopped, it goes on
@@ -14,6 +17,10 @@ work=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 processes=${PROCESSES:-2}
+size=full few=()
+if [ "${2:-}" = --debug ]; then
+    size=debug few=(--debug)
+fi
 trap 'jobs -p | xargs -r kill' EXIT
 
 # step PART SCRIPT YAML [ARGUMENTS]: run a recipe unless its part is there.
@@ -22,13 +29,14 @@ step() {
     shift 3
     if [ ! -e "$result/config.json" ]; then
         echo "$(date +%T) $result"
-        python "$script" "$yaml" --output_folder "$(dirname "$result")" "$@"
+        python "$script" "$yaml" --output_folder "$(dirname "$result")" \
+            "$@" "${few[@]}"
     fi
 }
 
 corpus=$work/corpus
 manifests=(--manifest_folder "$corpus")
-python tinyspeech_prepare.py "$corpus" --size full
+python tinyspeech_prepare.py "$corpus" --size "$size"
 
 train_phonetic() {
     local kmeans=(phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml)
@@ -109,7 +117,7 @@ read_more() { # its name, the corpus, options
     units+=", $folder"
 }
 for seed in 2 3 4; do
-    python tinyspeech_prepare.py "$work/corpus_$seed" --size full --seed "$seed"
+    python tinyspeech_prepare.py "$work/corpus_$seed" --size "$size" --seed "$seed"
 done
 shifts=(--pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]")
 read_more units_2 "$work/corpus_2"
@@ -128,7 +136,7 @@ train_lm() { # its name, its YAML, options
         torchrun --nproc_per_node "$processes" pretraining/train.py "$yaml" \
             --output_folder "$output" --codec "$work/codec" \
             --precision bf16 --compile \
-            --text_files "[$corpus/text/train.txt]" "$@"
+            --text_files "[$corpus/text/train.txt]" "$@" "${few[@]}"
     fi
 }
 

@@ -315,6 +315,12 @@ class SpeechStream:
                 f"a stream needs as many kinds as values, got "
                 f"{len(self.kinds)} and {len(self.values)}"
             )
+        if bool((self.kinds >= len(Kind)).any()):
+            known = ", ".join(f"{int(k)} ({k.name.lower()})" for k in Kind)
+            raise ValueError(
+                f"kind {int(self.kinds.max())} is out of range: kinds are "
+                f"{known}"
+            )
 
     def __len__(self) -> int:
         """Return the number of tokens."""

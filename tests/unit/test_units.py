@@ -242,6 +242,11 @@ def test_units_are_checked(arguments, message):
         SpeechUnits(**arguments)
 
 
+def test_kinds_are_checked():
+    with pytest.raises(ValueError, match="kind 3 is out of range: kinds are"):
+        SpeechStream(torch.tensor([2, 3]), torch.tensor([5, 5]))
+
+
 def test_streams_are_checked():
     with pytest.raises(ValueError, match="1 and 2"):
         SpeechStream([2], [1, 2])
