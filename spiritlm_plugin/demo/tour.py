@@ -95,8 +95,11 @@ def resynthesize(
     lm: SpiritLM, units: SpeechUnits, speaker: str | None, report: Report
 ) -> None:
     """Speak the units of the recording with the vocoder."""
-    wavs, _ = lm.decode_batch([units], speaker=speaker, seed=0)
-    voice = lm.mods.vocoder.speaker_id(speaker)
+    vocoder = lm.mods.vocoder
+    voice = vocoder.speaker_id(speaker)
+    if voice is None:
+        voice = vocoder.speaker_of(units.phonetic)
+    wavs, _ = lm.decode_batch([units], speaker=voice, seed=0)
     name = lm.speakers[voice] if lm.speakers else "the only voice"
     report.save_wav(
         "resynthesis.wav", wavs[0], f"the units, spoken by the vocoder ({name})"

@@ -244,7 +244,8 @@ class SpeechCodec(Pretrained):
         units : sequence of SpeechUnits, SpeechStream or Speech
             The batch.
         speaker : int, str or a sequence of them, optional
-            Number or name of the voice, for all or for each.
+            Number or name of the voice, for all or for each; by default the
+            one that the units sound like, where the vocoder can tell.
         global_style : int, optional
             Of a Base vocoder.
         seed : int or sequence of int, optional

@@ -163,7 +163,7 @@ class FewShot:
         prompts: Sequence[Prompt],
         goes_on: bool,
         seeds: Sequence[int],
-        voice: int,
+        voice: int | None,
     ) -> None:
         """Give answers their waveforms.
 
@@ -177,8 +177,8 @@ class FewShot:
             Whether their speech goes on from the prompts'.
         seeds : sequence of int
             One for each.
-        voice : int
-            The speaker.
+        voice : int, optional
+            The speaker; by default the one that each answer sounds like.
         """
         speaking = Speaking(self.lm.mods.vocoder, self.lm.vocabulary)
         with self.lm.inference_ctx:

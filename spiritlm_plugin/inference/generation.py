@@ -116,7 +116,7 @@ class Speaking:
         generations: list[Generation],
         prompts: list[list[Segment]],
         continued: list[bool],
-        voice: int,
+        voice: int | None,
         seeds: list[int],
         max_seconds: float | None = None,
     ) -> None:
@@ -131,8 +131,9 @@ class Speaking:
         continued : list of bool
             Whether an output starts with speech that goes on from its
             prompt's.
-        voice : int
-            The speaker.
+        voice : int, optional
+            The speaker; by default the one that each output sounds like, with
+            the speech that it goes on from.
         seeds : list of int
             Of the styles that are drawn, one for each generation.
         max_seconds : float, optional
@@ -140,11 +141,17 @@ class Speaking:
         """
         # A unit lasts a frame or more, and durations depend on two units.
         heard = self.vocoder.generator.context + 2
-        places, items, skips, item_seeds = [], [], [], []
+        places, items, skips, item_seeds, voices = [], [], [], [], []
         for generation, prompt, goes_on, seed in zip(
             generations, prompts, continued, seeds
         ):
             said = speech_of(prompt)
+            speaker = voice
+            if speaker is None:
+                begun = last_speech(prompt) if goes_on else SpeechStream([], [])
+                both = [begun, speech_of(generation)]
+                both = SpeechStream.concatenate(both)
+                speaker = self.vocoder.speaker_of(phonetic_of(both))
             for index, segment in enumerate(generation):
                 if isinstance(segment, Text):
                     continue
@@ -161,7 +168,7 @@ class Speaking:
                 items.append(units)
                 skips.append(skip)
                 item_seeds.append(seed)
-        voices = [voice] * len(items)
+                voices.append(speaker)
         wavs = self.vocoder.synthesize(
             items, voices, skip=skips, seeds=item_seeds
         )
@@ -191,14 +198,18 @@ class Speaking:
         return SpeechStream.concatenate([*voice, stream])
 
     def _frames_of(self, streams: list[SpeechStream]) -> list[Tensor]:
-        phonetic = [s.values[s.kinds == int(Kind.PHONETIC)] for s in streams]
-        return self.vocoder.predict_frames(phonetic)
+        return self.vocoder.predict_frames(list(map(phonetic_of, streams)))
 
 
 def speech_of(segments: list[Segment]) -> SpeechStream:
     """Return all speech of some segments as one stream."""
     speech = [s.stream for s in segments if isinstance(s, Speech)]
     return SpeechStream.concatenate([SpeechStream([], []), *speech])
+
+
+def phonetic_of(stream: SpeechStream) -> Tensor:
+    """Return the phonetic units of a stream."""
+    return stream.values[stream.kinds == int(Kind.PHONETIC)]
 
 
 def last_speech(prompt: list[Segment]) -> SpeechStream:

@@ -145,7 +145,8 @@ class SpiritLM(Tasks, SpeechCodec):
         top_p : float
             Share of the probability that tokens are drawn from.
         speaker : int or str, optional
-            Voice of the speech.
+            Voice of the speech; by default the one that the units sound like,
+            where the vocoder can tell.
         seed : int or sequence of int, optional
             One for each prompt; a single number n gives prompt i the seed
             n + i. A prompt's output depends on its seed, not on the batch.

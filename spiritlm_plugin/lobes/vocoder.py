@@ -20,6 +20,7 @@ from spiritlm_plugin.dataio.units import (
 from spiritlm_plugin.lobes.durations import DurationPredictor, whole_frames
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
 from spiritlm_plugin.lobes.masking import frame_mask
+from spiritlm_plugin.lobes.speaker_recognizer import SpeakerRecognizer
 
 _RATES = {"pitch": PITCH_RATE, "style": STYLE_RATE}
 
@@ -49,6 +50,9 @@ class UnitVocoder(nn.Module):
         Hidden width of the duration predictor.
     default_speaker, default_global_style : int
         What is used where none is asked for.
+    recognizes_speakers : bool
+        Whether units for which no speaker is asked are said in the voice that
+        they sound like instead; see `learn_speakers`.
     batch_frames : int
         On a GPU `synthesize` runs items of similar length together up to this
         many frames, padding included.
@@ -81,6 +85,7 @@ class UnitVocoder(nn.Module):
         duration_dim: int | None = None,
         default_speaker: int = 0,
         default_global_style: int = 0,
+        recognizes_speakers: bool = False,
         batch_frames: int = 5000,
     ):
         super().__init__()
@@ -108,6 +113,11 @@ class UnitVocoder(nn.Module):
             if duration_dim
             else None
         )
+        self.speaker_recognizer = (
+            SpeakerRecognizer(len(self.speakers), phonetic_units)
+            if recognizes_speakers
+            else None
+        )
         self.generator = HifiGanGenerator(
             input_dim=embedding_dim * len(self.embeddings), **generator
         )
@@ -126,8 +136,8 @@ class UnitVocoder(nn.Module):
         """Fuse what can be fused."""
         self.generator.prepare_for_inference()
 
-    def speaker_id(self, speaker: int | str | None) -> int:
-        """Return a speaker's number.
+    def speaker_id(self, speaker: int | str | None) -> int | None:
+        """Return a speaker's number; None where none is asked for.
 
         Raises
         ------
@@ -135,7 +145,7 @@ class UnitVocoder(nn.Module):
             If there is no such speaker; the known ones are named.
         """
         if speaker is None:
-            return self.default_speaker
+            return None
         if isinstance(speaker, str) and speaker in self.speakers:
             return self.speakers.index(speaker)
         is_number = isinstance(speaker, Integral) and speaker is not True
@@ -143,6 +153,37 @@ class UnitVocoder(nn.Module):
             return int(speaker)
         known = ", ".join(f"{i} ({s})" for i, s in enumerate(self.speakers))
         raise ValueError(f"unknown speaker {speaker!r}; known: {known}")
+
+    def speaker_of(self, phonetic: Tensor) -> int:
+        """Return the speaker that units sound like, or else the default.
+
+        Arguments
+        ---------
+        phonetic : Tensor
+            Units, shape (units,).
+        """
+        if self.speaker_recognizer is None:
+            return self.default_speaker
+        units = fill_blanks(phonetic, self._size("phonetic"))
+        return self.speaker_recognizer(units)
+
+    def learn_speakers(
+        self, phonetic: Sequence[Tensor], speakers: Sequence[str]
+    ) -> None:
+        """Learn what units of each speaker sound like.
+
+        Arguments
+        ---------
+        phonetic : sequence of Tensor
+            Units of each utterance, shape (units,).
+        speakers : sequence of str
+            Who says it.
+        """
+        blank = self._size("phonetic")
+        self.speaker_recognizer.learn(
+            [fill_blanks(item, blank) for item in phonetic],
+            [self.speakers.index(name) for name in speakers],
+        )
 
     def predict_frames(self, phonetic: Sequence[Tensor]) -> list[Tensor]:
         """Return how many frames each unit lasts, for items on the CPU.
@@ -248,7 +289,7 @@ class UnitVocoder(nn.Module):
     def synthesize(
         self,
         units: Sequence[SpeechUnits],
-        speakers: Sequence[int],
+        speakers: Sequence[int | None],
         global_style: int | None = None,
         skip: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
@@ -264,7 +305,7 @@ class UnitVocoder(nn.Module):
             of the common styles is drawn. Phonetic units behind the last one
             (the tokenizer's blank) take their left neighbour.
         speakers : sequence of int
-            One for each item.
+            One for each item; None for that of `speaker_of`.
         global_style : int, optional
             For a Base vocoder.
         skip : sequence of int, optional
@@ -294,6 +335,10 @@ class UnitVocoder(nn.Module):
         skip = [0] * len(units) if skip is None else skip
         seeds = [None] * len(units) if seeds is None else seeds
         units = [self._complete(u, seed) for u, seed in zip(units, seeds)]
+        speakers = [
+            self.speaker_of(u.phonetic) if s is None else s
+            for u, s in zip(units, speakers)
+        ]
         durations = self._durations(units)
         frames = [unit_frames(u, d) for u, d in zip(units, durations)]
         starts = [

@@ -280,12 +280,12 @@ def names_of(rows, key):
 
 
 def load_pretrained(folder, vocoder):
-    """Give a vocoder the weights of a trained one, which may lack a block."""
+    """Give a vocoder the weights of a trained one, which may lack parts."""
     state = read_parts(vocoder=folder).states["vocoder"]
     new = {
         name: weight
         for name, weight in vocoder.state_dict().items()
-        if name.startswith("generator.frames.")
+        if name.startswith(("generator.frames.", "speaker_recognizer."))
     }
     load_state(vocoder, new | state, f"{folder} (vocoder)")
 
@@ -301,10 +301,12 @@ def main(arguments):
         for split in ("train", "valid")
     )
     styles = names_of(train_rows, "style") if hparams["multistyle"] else []
+    speakers = names_of(train_rows, "speaker")
     vocoder_arguments = {
         **hparams["vocoder"],
         **sizes,
-        "speakers": names_of(train_rows, "speaker"),
+        "speakers": speakers,
+        "recognizes_speakers": len(speakers) > 1,
         "global_styles": len(styles),
     }
     if styles:
@@ -336,6 +338,10 @@ def main(arguments):
         make_dataset(hparams, valid_rows, vocoder, styles, crops[1], False),
     )
     if if_main_process():
+        if vocoder.speaker_recognizer is not None:
+            vocoder.learn_speakers(
+                train_rows["phonetic_units"], train_rows["speaker"]
+            )
         shift = vocoder.eval().calibrate_durations(valid_rows["phonetic_units"])
         logger.info("durations: shifted by %.3f", shift)
         folder = Path(hparams["output_folder"]) / "vocoder"
