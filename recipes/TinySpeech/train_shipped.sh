@@ -17,9 +17,9 @@ work=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 processes=${PROCESSES:-2}
-size=full few=()
+size=full few=() few_lm=()
 if [ "${2:-}" = --debug ]; then
-    size=debug few=(--debug)
+    size=debug few=(--debug) few_lm=(--debug --sample_count 1 --judged_count 2)
 fi
 trap 'jobs -p | xargs -r kill' EXIT
 
@@ -83,7 +83,7 @@ train_vocoder() { # its name, its parts
         --train_loader "{batch_size: 64, drop_last: true, num_workers: 2}" \
         --valid_loader "{batch_size: 64}" \
         --lr 0.0006 --lr_decay 0.05 --adversarial_step 30 \
-        --number_of_epochs 11 --total_steps 1133
+        --number_of_epochs 27 --total_steps 2781
 }
 
 # What does not need each other runs side by side.
@@ -136,7 +136,7 @@ train_lm() { # its name, its YAML, options
         torchrun --nproc_per_node "$processes" pretraining/train.py "$yaml" \
             --output_folder "$output" --codec "$work/codec" \
             --precision bf16 --compile \
-            --text_files "[$corpus/text/train.txt]" "$@" "${few[@]}"
+            --text_files "[$corpus/text/train.txt]" "$@" "${few_lm[@]}"
     fi
 }
 
