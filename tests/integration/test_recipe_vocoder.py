@@ -142,6 +142,8 @@ def test_parts(trained):
     assert expressive.expressive
     assert "global_style" not in expressive.embeddings
     for vocoder in (base, expressive):
+        learned = vocoder.speaker_recognizer.log_probabilities
+        assert learned.shape[0] == 2 and learned.std() > 0
         units = SpeechUnits([1, 2, 3], pitch=[4], style=[5])
         with torch.inference_mode():
             [wav] = vocoder.synthesize([units], [1])

@@ -290,6 +290,19 @@ def load_pretrained(folder, vocoder):
     load_state(vocoder, new | state, f"{folder} (vocoder)")
 
 
+def learn_speakers(vocoder, train_rows, valid_rows):
+    """Learn who says which units, and log how often that is right."""
+    vocoder.learn_speakers(train_rows["phonetic_units"], train_rows["speaker"])
+    right = [
+        vocoder.speaker_of(units) == vocoder.speaker_id(speaker)
+        for units, speaker in zip(
+            valid_rows["phonetic_units"], valid_rows["speaker"]
+        )
+    ]
+    share = 100 * sum(right) / len(right)
+    logger.info("speakers: %.1f%% are told by their units", share)
+
+
 def main(arguments):
     hparams, run_opts = load_recipe(arguments)
     folders = {name: hparams[name] for name in hparams["streams"]}
@@ -339,9 +352,7 @@ def main(arguments):
     )
     if if_main_process():
         if vocoder.speaker_recognizer is not None:
-            vocoder.learn_speakers(
-                train_rows["phonetic_units"], train_rows["speaker"]
-            )
+            learn_speakers(vocoder, train_rows, valid_rows)
         shift = vocoder.eval().calibrate_durations(valid_rows["phonetic_units"])
         logger.info("durations: shifted by %.3f", shift)
         folder = Path(hparams["output_folder"]) / "vocoder"
