@@ -128,7 +128,16 @@ class PackedLoader(LoopedLoader):
     def __iter__(self):
         """Go on with the stream."""
         if self.iterator is None:
-            self.iterator = self._batches()
+            # It must not refer to this loader: what is left to the garbage
+            # collector takes seconds to stop its workers.
+            rows = self.batch_rows
+            share = slice(self.rank, None, self.world_size)
+            steps = _steps(self.mixture, self.step_rows, self.end, self.workers)
+            self.iterator = (
+                batch
+                for ids, positions, end in steps
+                for batch in divide(ids, positions, rows, end)[share]
+            )
         return self
 
     def __next__(self) -> PackedBatch:
@@ -152,30 +161,32 @@ class PackedLoader(LoopedLoader):
         self.end = tuple(state["end"])
         self.iterator = None
 
-    def _batches(self) -> Iterator[PackedBatch]:
-        """Yield this process's batches, from ``end`` on."""
-        number, offset = self.end
-        chunks = iter(
-            DataLoader(
-                _Chunks(self.mixture),
-                batch_size=None,
-                sampler=count(number),
-                num_workers=self.workers,
-            )
+
+def _steps(
+    mixture: Mixture, rows: int, end: tuple[int, int], workers: int
+) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+    """Yield so many rows at a time, from ``end`` on, and where they end."""
+    number, offset = end
+    chunks = iter(
+        DataLoader(
+            _Chunks(mixture),
+            batch_size=None,
+            sampler=count(number),
+            num_workers=workers,
         )
-        chunk = next(chunks)
-        while True:
-            parts, missing = [], self.step_rows
-            while missing:
-                if offset == len(chunk[0]):
-                    chunk, number, offset = next(chunks), number + 1, 0
-                taken = [x[offset : offset + missing] for x in chunk]
-                parts.append(taken)
-                offset += len(taken[0])
-                missing -= len(taken[0])
-            ids, positions = map(torch.cat, zip(*parts))
-            batches = divide(ids, positions, self.batch_rows, (number, offset))
-            yield from batches[self.rank :: self.world_size]
+    )
+    chunk = next(chunks)
+    while True:
+        parts, missing = [], rows
+        while missing:
+            if offset == len(chunk[0]):
+                chunk, number, offset = next(chunks), number + 1, 0
+            taken = [x[offset : offset + missing] for x in chunk]
+            parts.append(taken)
+            offset += len(taken[0])
+            missing -= len(taken[0])
+        ids, positions = map(torch.cat, zip(*parts))
+        yield ids, positions, (number, offset)
 
 
 def divide(

@@ -1,7 +1,9 @@
 """Tests of ``spiritlm_plugin.dataio.packing`` and ``.mixing``."""
 
+import gc
 import json
 import logging
+import weakref
 from itertools import islice
 
 import numpy as np
@@ -301,6 +303,20 @@ def test_workers_make_the_same_stream(vocabulary, rows):
     _, alone = read(mixture, 8)
     _, helped = read(mixture, 8, workers=2)
     assert torch.equal(ids_of(alone), ids_of(helped))
+
+
+def test_workers_end_with_their_loader(vocabulary, rows):
+    """Without the garbage collector, in which they would take seconds."""
+    mixture = make_mixture(vocabulary, rows)
+    gc.disable()
+    try:
+        loader = PackedLoader(mixture, step_rows=4, steps=1)
+        list(loader)
+        stream = weakref.ref(loader.iterator)
+        del loader
+        assert stream() is None
+    finally:
+        gc.enable()
 
 
 def test_rows_that_cannot_be_shared_are_refused(vocabulary, rows):
