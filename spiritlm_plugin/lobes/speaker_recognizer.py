@@ -33,7 +33,9 @@ class SpeakerRecognizer(nn.Module):
         uniform = torch.full((speakers, units), 1 / units)
         self.register_buffer("log_probabilities", uniform.log())
 
-    def learn(self, phonetic: Iterable[Tensor], speakers: Iterable[int]):
+    def learn(
+        self, phonetic: Iterable[Tensor], speakers: Iterable[int]
+    ) -> None:
         """Count the units of each speaker, repeats once.
 
         Arguments

@@ -55,6 +55,16 @@ def test_a_codec_does_not_load_the_language_model(base, expressive):
     assert expressive.mods["language_model"] is None
 
 
+@pytest.mark.parametrize("variant", ["base", "expressive"])
+def test_speakers_are_told_by_their_units(variant, units, corpus, request):
+    vocoder = request.getfixturevalue(variant).mods.vocoder
+    right = [
+        vocoder.speakers[vocoder.speaker_of(item.phonetic)] == row["speaker"]
+        for item, row in zip(units, corpus.values())
+    ]
+    assert sum(right) >= 0.8 * len(right)
+
+
 def speak(codec, units, corpus):
     """Resynthesize each item with its own voice."""
     voices = [item["speaker"] for item in corpus.values()]
