@@ -141,23 +141,21 @@ class Speaking:
         """
         # A unit lasts a frame or more, and durations depend on two units.
         heard = self.vocoder.generator.context + 2
+        nothing = SpeechStream([], [])
         places, items, skips, item_seeds, voices = [], [], [], [], []
         for generation, prompt, goes_on, seed in zip(
             generations, prompts, continued, seeds
         ):
             said = speech_of(prompt)
+            begun = last_speech(prompt) if goes_on else nothing
             speaker = voice
             if speaker is None:
-                begun = last_speech(prompt) if goes_on else SpeechStream([], [])
-                both = [begun, speech_of(generation)]
-                both = SpeechStream.concatenate(both)
-                speaker = self.vocoder.speaker_of(phonetic_of(both))
+                own = SpeechStream.concatenate([begun, speech_of(generation)])
+                speaker = self.vocoder.speaker_of(phonetic_of(own))
             for index, segment in enumerate(generation):
                 if isinstance(segment, Text):
                     continue
-                context = SpeechStream([], [])
-                if index == 0 and goes_on:
-                    context = last_speech(prompt)
+                context = begun if index == 0 else nothing
                 whole = SpeechStream.concatenate([context, segment.stream])
                 whole = self._with_voice(whole, said)
                 units, skip = cut_context(

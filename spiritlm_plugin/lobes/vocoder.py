@@ -304,7 +304,7 @@ class UnitVocoder(nn.Module):
             For an Expressive vocoder with pitch; where style is missing, one
             of the common styles is drawn. Phonetic units behind the last one
             (the tokenizer's blank) take their left neighbour.
-        speakers : sequence of int
+        speakers : sequence of int or None
             One for each item; None for that of `speaker_of`.
         global_style : int, optional
             For a Base vocoder.

@@ -133,7 +133,7 @@ def check_counts(variant, codec):
 
 
 def find_voices(hparams, codec, items):
-    """Return the number of each utterance's voice."""
+    """Return the number of each utterance's voice, None where it is unknown."""
     voice = hparams["speaker"]
     return {
         name: codec.mods.vocoder.speaker_id(
