@@ -21,13 +21,13 @@ SMALL = Path(__file__).parent / "tests" / "conformance" / "small"
 # first example that uses a name of it is run.
 _IMPORTS = {
     "FCPE": "spiritlm_plugin.lobes.pitch",
-    "Speech": "spiritlm_plugin.dataio.segments",
+    "Speech": "spiritlm_plugin.dataio.units.segments",
     "SpeechCodec": "spiritlm_plugin.inference",
-    "SpeechStream": "spiritlm_plugin.dataio.units",
-    "SpeechUnits": "spiritlm_plugin.dataio.units",
+    "SpeechStream": "spiritlm_plugin.dataio.units.units",
+    "SpeechUnits": "spiritlm_plugin.dataio.units.units",
     "SpiritLM": "spiritlm_plugin.inference",
-    "Text": "spiritlm_plugin.dataio.segments",
-    "Vocabulary": "spiritlm_plugin.dataio.vocabulary",
+    "Text": "spiritlm_plugin.dataio.units.segments",
+    "Vocabulary": "spiritlm_plugin.dataio.units.vocabulary",
     "convert_release": "spiritlm_plugin.integrations.convert",
     "hyperparams": "spiritlm_plugin.integrations.parts",
     "load_language_model": "spiritlm_plugin.lobes.language_model",
@@ -38,7 +38,7 @@ _IMPORTS = {
 
 def example_text_tokenizer():
     """Return a text tokenizer of a few hundred pieces."""
-    from spiritlm_plugin.dataio.text_tokenizers import SentencePieceText
+    from spiritlm_plugin.dataio.units.text_tokenizers import SentencePieceText
 
     lm = SMALL / "checkpoints" / "spiritlm_model" / "spirit-lm-base-7b"
     return SentencePieceText(lm / "tokenizer.model")

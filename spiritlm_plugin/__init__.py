@@ -16,13 +16,13 @@ from spiritlm_plugin.registration import register
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Reading": "spiritlm_plugin.dataio.segments",
-    "Speech": "spiritlm_plugin.dataio.segments",
+    "Reading": "spiritlm_plugin.dataio.units.segments",
+    "Speech": "spiritlm_plugin.dataio.units.segments",
     "SpeechCodec": "spiritlm_plugin.inference",
-    "SpeechUnits": "spiritlm_plugin.dataio.units",
+    "SpeechUnits": "spiritlm_plugin.dataio.units.units",
     "SpiritLM": "spiritlm_plugin.inference",
-    "Text": "spiritlm_plugin.dataio.segments",
-    "Transcript": "spiritlm_plugin.dataio.segments",
+    "Text": "spiritlm_plugin.dataio.units.segments",
+    "Transcript": "spiritlm_plugin.dataio.units.segments",
 }
 
 __all__ = [

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.checkpoints import require_files
-from spiritlm_plugin.dataio.manifests import write_manifest
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.corpus.manifests import write_manifest
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 logger = logging.getLogger("expresso_prepare")
 

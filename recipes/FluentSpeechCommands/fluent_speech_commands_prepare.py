@@ -14,8 +14,8 @@ import csv
 import logging
 from pathlib import Path
 
-from spiritlm_plugin.dataio.durations import read_durations
-from spiritlm_plugin.dataio.manifests import write_manifest
+from spiritlm_plugin.dataio.audio.durations import read_durations
+from spiritlm_plugin.dataio.corpus.manifests import write_manifest
 
 logger = logging.getLogger("fluent_speech_commands_prepare")
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import soundfile
 from tqdm import tqdm
 
-from spiritlm_plugin.dataio.manifests import write_manifest
+from spiritlm_plugin.dataio.corpus.manifests import write_manifest
 
 logger = logging.getLogger("librispeech_prepare")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from spiritlm_plugin.dataio.stsp import MODALITIES, STSPArchive
+from spiritlm_plugin.dataio.corpus.stsp import MODALITIES, STSPArchive
 from spiritlm_plugin.metrics.sentiment import (
     most_common,
     read_predictions,

@@ -16,8 +16,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from spiritlm_plugin.dataio.durations import read_durations
-from spiritlm_plugin.dataio.manifests import write_manifest
+from spiritlm_plugin.dataio.audio.durations import read_durations
+from spiritlm_plugin.dataio.corpus.manifests import write_manifest
 
 logger = logging.getLogger("storycloze_prepare")
 

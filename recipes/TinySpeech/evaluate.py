@@ -18,9 +18,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.stsp import DIRECTIONS
-from spiritlm_plugin.evaluation import markdown_table, write_report
+from spiritlm_plugin.dataio.corpus.stsp import DIRECTIONS
+from spiritlm_plugin.evaluation.reports import markdown_table, write_report
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 HERE = Path(__file__).resolve().parent
 

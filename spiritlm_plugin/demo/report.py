@@ -8,7 +8,7 @@ from pathlib import Path
 from speechbrain.dataio import audio_io
 from torch import Tensor
 
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 
 @dataclass

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.audio import audio_seconds, read_windows
-from spiritlm_plugin.dataio.segments import Reading, Speech, Text
-from spiritlm_plugin.dataio.units import SAMPLE_RATE, SpeechUnits
+from spiritlm_plugin.dataio.audio.reading import audio_seconds, read_windows
+from spiritlm_plugin.dataio.units.segments import Reading, Speech, Text
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.demo.report import Report
 from spiritlm_plugin.demo.training import TinyCorpus, train_a_little
+from spiritlm_plugin.evaluation.plots import plot_units
 from spiritlm_plugin.inference import Generation, SpiritLM
 from spiritlm_plugin.inference.few_shot import READING_TEMPERATURE
 from spiritlm_plugin.integrations.release import VARIANTS
-from spiritlm_plugin.plots import plot_units
 
 _SHIPPED = "tinyspeech"
 # A longer recording is cut, so that the demo stays short.

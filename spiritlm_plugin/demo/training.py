@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.demo.report import Report
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -17,24 +17,23 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from spiritlm_plugin.dataio.audio import (
+from spiritlm_plugin.dataio.audio.reading import (
     WINDOW_SECONDS,
     audio_seconds,
     read_audio,
     read_windows,
 )
-from spiritlm_plugin.dataio.segments import Speech
-from spiritlm_plugin.dataio.units import (
+from spiritlm_plugin.dataio.units.segments import Speech
+from spiritlm_plugin.dataio.units.units import (
     SAMPLE_RATE,
     SpeechStream,
     SpeechUnits,
 )
+from spiritlm_plugin.pretrained.folders import local_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Pretrained folders that ship with the package.
-_SHIPPED = Path(__file__).parents[1] / "pretrained"
 # The entry of a YAML file that loads a language model.
 _LANGUAGE_MODEL = re.compile(r"^language_model:", re.MULTILINE)
 # Recordings longer than this show a progress bar.
@@ -130,6 +129,16 @@ class SpeechCodec(Pretrained):
     def speakers(self) -> list[str]:
         """Names of the vocoder's voices."""
         return self.mods.vocoder.speakers
+
+    def speaker_id(self, speaker: int | str | None) -> int | None:
+        """Return the number of a voice; None where none is asked for.
+
+        Raises
+        ------
+        ValueError
+            If there is no such voice.
+        """
+        return self.mods.vocoder.speaker_id(speaker)
 
     def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[SpeechUnits]:
         """Encode a batch of waveforms; see `encode_batch`."""
@@ -283,47 +292,13 @@ class SpeechCodec(Pretrained):
                 f"{len(speaker)} speakers for {len(items)} items: give one, or "
                 "one for each"
             )
-        voices = [self.mods.vocoder.speaker_id(s) for s in speaker]
+        voices = [self.speaker_id(s) for s in speaker]
         seeds = None if seed is None else draw_seeds(seed, len(items))
         with self.inference_ctx:
             wavs = self.mods.vocoder.synthesize(
                 items, voices, global_style, seeds=seeds
             )
         return pad_waveforms(wavs)
-
-
-def local_folder(
-    source: str | Path, hparams_file: str = "hyperparams.yaml"
-) -> Path:
-    """Return a folder as it is, the shipped one, or a download of the Hub."""
-    folder = Path(source)
-    if set("<>") & set(str(source)):
-        raise ValueError(
-            f"{source}: HyperPyYAML reads <...> in a path as a reference; "
-            "rename the folder"
-        )
-    # Another folder that happens to have such a name is none of a model.
-    if str(source) in _shipped() and not (folder / hparams_file).exists():
-        folder = _SHIPPED / source
-    if folder.is_dir():
-        if not (folder / hparams_file).exists():
-            raise FileNotFoundError(
-                f"no {hparams_file} in {folder}; for Meta's checkpoints use "
-                "SpiritLM.from_release"
-            )
-        return folder.resolve()
-    if folder.is_absolute() or str(source).count("/") != 1:
-        raise FileNotFoundError(
-            f"no such folder: {source}, no name of a Hub repository, and none "
-            f"of what ships with the package: {', '.join(_shipped())}"
-        )
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(str(source)))
-
-
-def _shipped() -> list[str]:
-    return sorted(path.name for path in _SHIPPED.iterdir())
 
 
 def pad_waveforms(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

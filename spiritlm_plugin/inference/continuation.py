@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spiritlm_plugin.dataio.segments import Segment, Text
+from spiritlm_plugin.dataio.units.segments import Segment, Text
 from spiritlm_plugin.inference.few_shot import Answer, FewShot
 from spiritlm_plugin.inference.generation import Generation
 
 if TYPE_CHECKING:
-    from spiritlm_plugin.inference.spiritlm import SpiritLM
+    from spiritlm_plugin.inference.protocols import InterleavedModel
 
 # Ends a shot of text alone, which no change of modality ends.
 _END = "\n"
@@ -23,7 +23,7 @@ class Continuer(FewShot):
 
     Arguments
     ---------
-    lm : SpiritLM
+    lm : InterleavedModel
         The model.
     shots : sequence of (segment, segment)
         Prompts with continuations; `Text`, or `Speech` of anything.
@@ -48,7 +48,7 @@ class Continuer(FewShot):
 
     def __init__(
         self,
-        lm: SpiritLM,
+        lm: InterleavedModel,
         shots: Sequence[tuple[Segment, Segment]],
         output: str,
         max_new_tokens: int,
@@ -73,7 +73,7 @@ class Continuer(FewShot):
         speaker: int | str | None = None,
     ) -> list[Answer]:
         """Return the continuations; one may be empty."""
-        voice = self.lm.mods.vocoder.speaker_id(speaker)
+        voice = self.lm.speaker_id(speaker)
         queries = self.lm.with_units([[part] for part in prompts])
         shown, generations = self.ask(queries, seeds)
         answers = [

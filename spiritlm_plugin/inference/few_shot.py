@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spiritlm_plugin.dataio.prompts import (
+from spiritlm_plugin.dataio.units.prompts import (
     FewShotPrompts,
     Prompt,
     asr_answer,
@@ -22,17 +22,18 @@ from spiritlm_plugin.dataio.prompts import (
     tts_query,
     tts_shot,
 )
-from spiritlm_plugin.dataio.seeds import derive_seed
-from spiritlm_plugin.dataio.segments import Segment, Speech, Text, Transcript
-from spiritlm_plugin.dataio.units import Kind
-from spiritlm_plugin.inference.generation import (
-    Generation,
-    Speaking,
-    speech_of,
+from spiritlm_plugin.dataio.units.segments import (
+    Segment,
+    Speech,
+    Text,
+    Transcript,
 )
+from spiritlm_plugin.dataio.units.units import Kind
+from spiritlm_plugin.inference.generation import Generation, speech_of
+from spiritlm_plugin.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from spiritlm_plugin.inference.spiritlm import SpiritLM
+    from spiritlm_plugin.inference.protocols import InterleavedModel
 
 # Why there is no answer to a query that leaves no room for one.
 TOO_LONG = "prompt_too_long"
@@ -65,7 +66,7 @@ class Answer:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def as_speech(lm: SpiritLM, recordings: Sequence[Any]) -> list[Speech]:
+def as_speech(lm: InterleavedModel, recordings: Sequence[Any]) -> list[Speech]:
     """Return recordings, units or `Speech` as speech with units."""
     speech = [r if isinstance(r, Speech) else Speech(r) for r in recordings]
     return lm.with_units([speech])[0]
@@ -76,7 +77,7 @@ class FewShot:
 
     Arguments
     ---------
-    lm : SpiritLM
+    lm : InterleavedModel
         The model.
     shots : sequence of list of segments
         In the order in which they are shown.
@@ -103,7 +104,7 @@ class FewShot:
 
     def __init__(
         self,
-        lm: SpiritLM,
+        lm: InterleavedModel,
         shots: Sequence[list[Segment]],
         output: str,
         max_new_tokens: int,
@@ -119,7 +120,7 @@ class FewShot:
                 "vocabulary has no such marker; give shots without it"
             )
         self.lm = lm
-        self.context = lm.mods.language_model.context
+        self.context = lm.context
         limit = min(context or self.context, self.context) - max_new_tokens
         if shots and limit < 1:
             raise ValueError(
@@ -180,15 +181,13 @@ class FewShot:
         voice : int, optional
             The speaker; by default the one that each answer sounds like.
         """
-        speaking = Speaking(self.lm.mods.vocoder, self.lm.vocabulary)
-        with self.lm.inference_ctx:
-            speaking.speak(
-                [answer.generation for answer in answers],
-                [prompt.segments for prompt in prompts],
-                [goes_on] * len(prompts),
-                voice,
-                list(seeds),
-            )
+        self.lm.speak(
+            [answer.generation for answer in answers],
+            [prompt.segments for prompt in prompts],
+            [goes_on] * len(prompts),
+            voice,
+            list(seeds),
+        )
 
 
 class Transcriber(FewShot):
@@ -196,7 +195,7 @@ class Transcriber(FewShot):
 
     Arguments
     ---------
-    lm : SpiritLM
+    lm : InterleavedModel
         The model.
     shots : sequence of (recording, str)
         Speech, as anything `Speech` takes, with its transcript.
@@ -218,7 +217,7 @@ class Transcriber(FewShot):
 
     def __init__(
         self,
-        lm: SpiritLM,
+        lm: InterleavedModel,
         shots: Sequence[tuple[Any, str]] = (),
         trained: bool = False,
         max_new_tokens: int = 200,
@@ -251,7 +250,7 @@ class Reader(FewShot):
 
     Arguments
     ---------
-    lm : SpiritLM
+    lm : InterleavedModel
         The model.
     shots : sequence of (recording, str)
         Speech, as anything `Speech` takes, with its transcript.
@@ -287,7 +286,7 @@ class Reader(FewShot):
 
     def __init__(
         self,
-        lm: SpiritLM,
+        lm: InterleavedModel,
         shots: Sequence[tuple[Any, str]] = (),
         stop: Any = None,
         max_new_tokens: int = 500,
@@ -323,7 +322,7 @@ class Reader(FewShot):
         speaker: int | str | None = None,
     ) -> list[Answer]:
         """Return the readings; one may be empty."""
-        voice = self.lm.mods.vocoder.speaker_id(speaker)
+        voice = self.lm.speaker_id(speaker)
         queries = [tts_query(text, self.stop is None) for text in texts]
         numbers = range(self.candidates)
         prompts, generations = self.ask(
@@ -398,7 +397,7 @@ class Classifier(FewShot):
 
     Arguments
     ---------
-    lm : SpiritLM
+    lm : InterleavedModel
         The model.
     shots : sequence of (recording, str)
         Speech, as anything `Speech` takes, with its label.
@@ -420,7 +419,7 @@ class Classifier(FewShot):
 
     def __init__(
         self,
-        lm: SpiritLM,
+        lm: InterleavedModel,
         shots: Sequence[tuple[Any, str]],
         labels: Sequence[str] | None = None,
         max_new_tokens: int = 50,

@@ -10,15 +10,15 @@ from math import inf
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units import (
+from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units.units import (
     PHONETIC_RATE,
     SAMPLE_RATE,
     Kind,
     SpeechStream,
     SpeechUnits,
 )
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.vocoder import UnitVocoder
 
 
@@ -113,11 +113,11 @@ class Speaking:
 
     def speak(
         self,
-        generations: list[Generation],
-        prompts: list[list[Segment]],
-        continued: list[bool],
+        generations: Sequence[Generation],
+        prompts: Sequence[Sequence[Segment]],
+        continued: Sequence[bool],
         voice: int | None,
-        seeds: list[int],
+        seeds: Sequence[int],
         max_seconds: float | None = None,
     ) -> None:
         """Give all generated speech its waveforms, in one batch.
@@ -199,7 +199,7 @@ class Speaking:
         return self.vocoder.predict_frames(list(map(phonetic_of, streams)))
 
 
-def speech_of(segments: list[Segment]) -> SpeechStream:
+def speech_of(segments: Sequence[Segment]) -> SpeechStream:
     """Return all speech of some segments as one stream."""
     speech = [s.stream for s in segments if isinstance(s, Speech)]
     return SpeechStream.concatenate([SpeechStream([], []), *speech])
@@ -210,7 +210,7 @@ def phonetic_of(stream: SpeechStream) -> Tensor:
     return stream.values[stream.kinds == int(Kind.PHONETIC)]
 
 
-def last_speech(prompt: list[Segment]) -> SpeechStream:
+def last_speech(prompt: Sequence[Segment]) -> SpeechStream:
     """Return the speech that a prompt ends in."""
     last = takewhile(lambda s: isinstance(s, Speech), reversed(prompt))
     return speech_of(list(last)[::-1])

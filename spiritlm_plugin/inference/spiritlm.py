@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.batching import sized_batches
-from spiritlm_plugin.dataio.segments import (
+from spiritlm_plugin.dataio.units.segments import (
     Segment,
     Speech,
     Text,
     as_prompt,
     is_single_prompt,
 )
-from spiritlm_plugin.dataio.units import Kind
-from spiritlm_plugin.dataio.vocabulary import check_output
+from spiritlm_plugin.dataio.units.units import Kind
+from spiritlm_plugin.dataio.units.vocabulary import check_output
 from spiritlm_plugin.decoders.constrained import decode
 from spiritlm_plugin.inference.codec import SpeechCodec, draw_seeds
 from spiritlm_plugin.inference.generation import Generation, Speaking
@@ -104,6 +104,11 @@ class SpiritLM(Tasks, SpeechCodec):
     def vocabulary(self):
         """The language model's `Vocabulary`."""
         return self.mods.language_model.vocabulary
+
+    @property
+    def context(self) -> int:
+        """Tokens that a prompt and its continuation may have together."""
+        return self.mods.language_model.context
 
     @property
     def expressive(self) -> bool:
@@ -193,7 +198,7 @@ class SpiritLM(Tasks, SpeechCodec):
             raise ValueError(f"max_seconds must be positive, got {max_seconds}")
         single = is_single_prompt(prompts)
         batch = [as_prompt(p) for p in ([prompts] if single else prompts)]
-        voice = self.mods.vocoder.speaker_id(speaker)
+        voice = self.speaker_id(speaker)
         seeds = draw_seeds(seed, len(batch))
         batch = self.with_units(batch)
         ids = [self.vocabulary.encode(prompt, output) for prompt in batch]
@@ -232,10 +237,7 @@ class SpiritLM(Tasks, SpeechCodec):
             generations.append(Generation(segments, reason))
         if vocode:
             continued = [self._continues_speech(r.ids) for r in decoded]
-            with self.inference_ctx:
-                speaking.speak(
-                    generations, batch, continued, voice, seeds, max_seconds
-                )
+            self.speak(generations, batch, continued, voice, seeds, max_seconds)
         return generations[0] if single else generations
 
     @torch.inference_mode()
@@ -344,6 +346,28 @@ class SpiritLM(Tasks, SpeechCodec):
             ]
             for prompt in batch
         ]
+
+    def speak(
+        self,
+        generations: Sequence[Generation],
+        prompts: Sequence[Sequence[Segment]],
+        continued: Sequence[bool],
+        voice: int | None,
+        seeds: Sequence[int],
+        max_seconds: float | None = None,
+    ) -> None:
+        """Give generated speech its waveforms, in place and in one batch.
+
+        Arguments
+        ---------
+        generations, prompts, continued, voice, seeds, max_seconds
+            As of `Speaking.speak`.
+        """
+        speaking = Speaking(self.mods.vocoder, self.vocabulary)
+        with torch.inference_mode(), self.inference_ctx:
+            speaking.speak(
+                generations, prompts, continued, voice, seeds, max_seconds
+            )
 
     def _continues_speech(self, ids: Tensor) -> bool:
         """Tell whether an output starts with speech, before any marker."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.segments import Speech
+from spiritlm_plugin.dataio.units.segments import Speech
 from spiritlm_plugin.inference.codec import draw_seeds, pad_waveforms
 from spiritlm_plugin.inference.few_shot import (
     TOO_LONG,
@@ -19,12 +19,14 @@ from spiritlm_plugin.inference.few_shot import (
 )
 
 if TYPE_CHECKING:
-    from spiritlm_plugin.inference.spiritlm import SpiritLM
+    from spiritlm_plugin.inference.protocols import InterleavedModel as _Model
+else:  # a mixin: the class that it is mixed into has what the tasks ask of
+    _Model = object
 
 Shots = Sequence[tuple[Any, str]]
 
 
-class Tasks:
+class Tasks(_Model):
     """What `SpiritLM` does behind a few shots, or as it was trained to.
 
     A shot is speech, as anything `Speech` takes, with its transcript or
@@ -36,7 +38,7 @@ class Tasks:
     """
 
     def transcribe_file(
-        self: SpiritLM, path: Any, shots: Shots | None = None, **options
+        self, path: Any, shots: Shots | None = None, **options
     ) -> str:
         """Return what is said in a file; see `transcribe_batch`.
 
@@ -51,7 +53,7 @@ class Tasks:
         return self.transcribe_batch([units], shots=shots, **options)[0]
 
     def transcribe_batch(
-        self: SpiritLM,
+        self,
         wavs: Tensor | Sequence[Any],
         wav_lens: Tensor | None = None,
         shots: Shots | None = None,
@@ -105,7 +107,7 @@ class Tasks:
         return [answer.text for answer in _checked(answers)]
 
     def synthesize(
-        self: SpiritLM,
+        self,
         texts: Sequence[str],
         shots: Shots | None = None,
         stop: Any = None,
@@ -171,7 +173,7 @@ class Tasks:
         )
 
     def classify(
-        self: SpiritLM,
+        self,
         wavs: Tensor | Sequence[Any],
         labels: Sequence[str],
         shots: Shots,
@@ -215,7 +217,7 @@ class Tasks:
         answers = classifier(speech, [0] * len(speech))
         return [answer.text for answer in _checked(answers)]
 
-    def _is_trained(self: SpiritLM, marker: str, shots: Shots | None) -> bool:
+    def _is_trained(self, marker: str, shots: Shots | None) -> bool:
         """Tell whether to ask behind the task's marker."""
         if shots:
             return False
@@ -225,7 +227,7 @@ class Tasks:
             )
         return True
 
-    def _as_speech(self: SpiritLM, wavs, wav_lens) -> list[Speech]:
+    def _as_speech(self, wavs, wav_lens) -> list[Speech]:
         if wav_lens is None and isinstance(wavs, (list, tuple)):
             return [w if isinstance(w, Speech) else Speech(w) for w in wavs]
         return [Speech(units) for units in self.encode_batch(wavs, wav_lens)]

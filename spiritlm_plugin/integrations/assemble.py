@@ -9,8 +9,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from spiritlm_plugin.dataio.units import Kind
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.units import Kind
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.integrations.parts import (
     KINDS,
     Parts,

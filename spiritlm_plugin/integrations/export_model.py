@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from spiritlm_plugin.inference.codec import local_folder
 from spiritlm_plugin.integrations.parts import add_language_model
 from spiritlm_plugin.lobes.language_model import LanguageModel
+from spiritlm_plugin.pretrained.folders import local_folder
 
 _FILE = re.compile(r"<pretrained_path>/([\w.-]+)")
 _LANGUAGE_MODEL = re.compile(r"(?<=<pretrained_path>/)language_model\w*")
@@ -47,7 +47,7 @@ def export_model(
 
     Example
     -------
-    >>> from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
+    >>> from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
     >>> from spiritlm_plugin.lobes.language_model import new_language_model
     >>> text = train_text_tokenizer(["the cat sat on the mat"], 280)
     >>> vocabulary = Vocabulary.extend(text, phonetic=201, pitch=64, style=24)

@@ -9,7 +9,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 
 class PitchShift(nn.Module):

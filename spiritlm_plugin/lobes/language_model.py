@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, require_files
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.document_attention import (
     BY_DOCUMENT,
     Documents,
@@ -302,7 +302,7 @@ def new_language_model(
 
     Example
     -------
-    >>> from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
+    >>> from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
     >>> text = train_text_tokenizer(["the cat sat on the mat"], 280)
     >>> lm = new_language_model(
     ...     {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1,

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spiritlm_plugin.dataio.text_tokenizers import load_text_tokenizer
-from spiritlm_plugin.dataio.units import Kind
-from spiritlm_plugin.dataio.vocabulary import CONTROL_KIND, Vocabulary
+from spiritlm_plugin.dataio.units.text_tokenizers import load_text_tokenizer
+from spiritlm_plugin.dataio.units.units import Kind
+from spiritlm_plugin.dataio.units.vocabulary import CONTROL_KIND, Vocabulary
 from spiritlm_plugin.lobes.language_model import (
     ROW_MULTIPLE,
     LanguageModel,
@@ -65,7 +65,7 @@ def start_language_model(
 
     Example
     -------
-    >>> from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
+    >>> from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
     >>> text = train_text_tokenizer(["the cat sat on the mat"], 280)
     >>> from spiritlm_plugin.lobes.language_model import new_language_model
     >>> base = new_language_model(

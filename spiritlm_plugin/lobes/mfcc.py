@@ -7,7 +7,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 _COEFFICIENTS = 13
 _WINDOW = 400

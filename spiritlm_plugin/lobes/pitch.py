@@ -9,13 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.lobes.channels_last import run_conv1d, to_channels_last
-from spiritlm_plugin.lobes.masking import (
-    frame_mask,
-    standardize,
-    zero_padding,
-)
+from spiritlm_plugin.lobes.masking import frame_mask, standardize, zero_padding
 
 F0_HOP = 80
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from spiritlm_plugin.dataio.audio import WINDOW_SECONDS
+from spiritlm_plugin.dataio.audio.reading import WINDOW_SECONDS
 from spiritlm_plugin.dataio.batching import length_batches
-from spiritlm_plugin.dataio.units import (
+from spiritlm_plugin.dataio.units.units import (
     MIN_SAMPLES,
     SAMPLE_RATE,
     SpeechUnits,
@@ -117,7 +117,7 @@ class SpeechTokenizer(nn.Module):
         Arguments
         ---------
         windows : iterable of Tensor
-            As from `spiritlm_plugin.dataio.audio.read_windows`.
+            As from `spiritlm_plugin.dataio.audio.reading.read_windows`.
 
         Returns
         -------

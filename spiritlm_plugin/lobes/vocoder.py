@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from spiritlm_plugin.dataio.batching import length_batches
-from spiritlm_plugin.dataio.units import (
+from spiritlm_plugin.dataio.units.units import (
     COMMON_STYLES,
     PHONETIC_RATE,
     PITCH_RATE,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.lobes.pitch import F0_HOP
 
 _HOP_MS = 1000 * F0_HOP / SAMPLE_RATE

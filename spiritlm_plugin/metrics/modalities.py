@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.units import Kind
-from spiritlm_plugin.dataio.vocabulary import TEXT_KIND, Vocabulary
+from spiritlm_plugin.dataio.units.units import Kind
+from spiritlm_plugin.dataio.units.vocabulary import TEXT_KIND, Vocabulary
 
 _NAMES = ("text", "phonetic", "pitch", "style", "control")
 _CONTROL = _NAMES.index("control")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from spiritlm_plugin.dataio.units import (
+from spiritlm_plugin.dataio.units.units import (
     PHONETIC_RATE,
     PITCH_RATE,
     STYLE_RATE,

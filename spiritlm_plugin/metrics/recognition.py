@@ -9,7 +9,7 @@ from pathlib import Path
 from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import Tensor
 
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 Recognizer = Callable[[Sequence[Tensor]], list[str]]
 # A text that shrinks by so much when it is compressed repeats itself.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from spiritlm_plugin.dataio.batching import length_batches
-from spiritlm_plugin.dataio.units import SAMPLE_RATE, SpeechUnits
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.lobes.pitch import FCPE
 from spiritlm_plugin.metrics.pitch import PitchErrorStats, pitch_errors
 from spiritlm_plugin.metrics.recognition import Recognizer, WordErrorStats

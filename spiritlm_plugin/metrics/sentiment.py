@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from spiritlm_plugin.dataio.stsp import SENTIMENTS, Record
+from spiritlm_plugin.dataio.corpus.stsp import SENTIMENTS, Record
 
 Predicted = Mapping[str, str | None]
 

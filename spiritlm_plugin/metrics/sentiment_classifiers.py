@@ -25,8 +25,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as TEXT,
 )
 
-from spiritlm_plugin.dataio.stsp import SENTIMENT_OF, SENTIMENTS
-from spiritlm_plugin.dataio.units import MIN_SAMPLES, SAMPLE_RATE
+from spiritlm_plugin.dataio.corpus.stsp import SENTIMENT_OF, SENTIMENTS
+from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
 
 # Tokens of a text, where its tokenizer has no limit.
 _LONGEST = 512

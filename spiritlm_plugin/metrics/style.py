@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 _FRAME = SAMPLE_RATE // 50
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -8,7 +8,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from spiritlm_plugin.dataio.units import PHONETIC_HOP, SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
 
 # Samples that a frame sees: a hop, and 5 ms of the next one.
 _FIELD = 720

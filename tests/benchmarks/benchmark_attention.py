@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.packing import pack
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.stream.packing import pack
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.document_attention import BY_DOCUMENT
 from spiritlm_plugin.lobes.language_model import (
     LanguageModel,

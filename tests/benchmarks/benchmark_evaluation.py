@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.inference.few_shot import Transcriber
 from tests.benchmarks.benchmark_inference import machine, measure, table

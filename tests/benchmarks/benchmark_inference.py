@@ -29,9 +29,9 @@ from hyperpyyaml import load_hyperpyyaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.segments import Speech
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.units.segments import Speech
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.decoders.constrained import AllowedTokens
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer

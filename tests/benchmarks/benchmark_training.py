@@ -41,13 +41,13 @@ from transformers import (
     default_data_collator,
 )
 
-from spiritlm_plugin.dataio.corpus import fingerprints, load_corpus
-from spiritlm_plugin.dataio.mixing import Mixture
-from spiritlm_plugin.dataio.packed_loader import PackedLoader
-from spiritlm_plugin.dataio.sources import make_sources
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.units import PHONETIC_RATE
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.corpus.unit_store import fingerprints, load_corpus
+from spiritlm_plugin.dataio.stream.mixing import Mixture
+from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
+from spiritlm_plugin.dataio.stream.sources import make_sources
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.units import PHONETIC_RATE
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.lobes.language_model import new_language_model
 from tests.benchmarks.benchmark_inference import machine, synchronize, table

@@ -9,7 +9,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from torch import Tensor, nn
 
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.inference import SpiritLM
 
 HPARAMS = Path(__file__).resolve().parents[2] / "hparams"

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from spiritlm_plugin import Speech, SpeechUnits, SpiritLM, Text
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.segments import parse_prompt
-from spiritlm_plugin.dataio.units import SpeechStream
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.units.segments import parse_prompt
+from spiritlm_plugin.dataio.units.units import SpeechStream
 from spiritlm_plugin.decoders.constrained import decode
 from spiritlm_plugin.integrations.convert import convert_release
 from spiritlm_plugin.lobes.language_model import load_language_model

@@ -11,8 +11,8 @@ import torch
 import torchaudio
 
 from spiritlm_plugin import Speech, SpeechUnits, Text
-from spiritlm_plugin.dataio import audio
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio import reading as audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.lobes import speech_tokenizer
 from spiritlm_plugin.lobes.speech_tokenizer import join_windows
 from tests.integration.helpers import RATE, greedily, shown

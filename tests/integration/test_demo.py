@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.demo.tour import main
-from spiritlm_plugin.plots import plot_units, unit_spans
+from spiritlm_plugin.evaluation.plots import plot_units, unit_spans
 from tests.benchmarks.random_model import HPARAMS, random_model
 
 ROOT = Path(__file__).resolve().parents[2]

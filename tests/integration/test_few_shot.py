@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spiritlm_plugin import Speech, SpeechUnits, SpiritLM, Text
-from spiritlm_plugin.dataio.segments import Transcript
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.segments import Transcript
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.inference.codec import SpeechCodec
 from spiritlm_plugin.inference.few_shot import (
     TOO_LONG,
@@ -14,8 +14,8 @@ from spiritlm_plugin.inference.few_shot import (
     Transcriber,
 )
 from spiritlm_plugin.inference.generation import Generation
-from spiritlm_plugin.inference.samples import Sampler
 from spiritlm_plugin.lobes.language_model import new_language_model
+from spiritlm_plugin.training.samples import Sampler
 
 SHOTS = [(SpeechUnits([1, 2]), "the cat"), (SpeechUnits([3]), "the dog")]
 STOP = SpeechUnits([7, 8])

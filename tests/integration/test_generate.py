@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spiritlm_plugin import Speech, SpeechUnits, Text
-from spiritlm_plugin.dataio.units import SpeechStream
-from spiritlm_plugin.dataio.vocabulary import TEXT_KIND
+from spiritlm_plugin.dataio.units.units import SpeechStream
+from spiritlm_plugin.dataio.units.vocabulary import TEXT_KIND
 from spiritlm_plugin.decoders.constrained import decode
 from tests.integration.helpers import (
     RATE,

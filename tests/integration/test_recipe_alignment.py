@@ -15,8 +15,11 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
-from spiritlm_plugin.dataio.json_shards import ShardError
-from spiritlm_plugin.dataio.manifests import load_manifest, write_manifest
+from spiritlm_plugin.dataio.corpus.json_shards import ShardError
+from spiritlm_plugin.dataio.corpus.manifests import (
+    load_manifest,
+    write_manifest,
+)
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "pretraining"
 TEXTS = [

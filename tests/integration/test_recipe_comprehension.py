@@ -10,10 +10,10 @@ import soundfile
 import torch
 
 from spiritlm_plugin import Speech, SpiritLM, Text
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.manifests import ManifestError
-from spiritlm_plugin.dataio.units import SpeechStream
-from spiritlm_plugin.predictions import PredictionsError
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.manifests import ManifestError
+from spiritlm_plugin.dataio.units.units import SpeechStream
+from spiritlm_plugin.evaluation.predictions import PredictionsError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = RECIPES / "TinySpeech" / "comprehension"

@@ -10,12 +10,12 @@ import pytest
 import soundfile
 
 from spiritlm_plugin import Speech, SpiritLM, Text
-from spiritlm_plugin.dataio.manifests import ManifestError
-from spiritlm_plugin.dataio.seeds import derive_seed
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.corpus.manifests import ManifestError
+from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.inference.generation import Generation
 from spiritlm_plugin.metrics.recognition import normalize_english
-from spiritlm_plugin.predictions import PredictionsError
+from spiritlm_plugin.utils.seeds import derive_seed
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TEXTS = [

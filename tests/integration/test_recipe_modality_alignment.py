@@ -12,8 +12,8 @@ import torch
 from torch.nn.functional import cosine_similarity, one_hot
 
 from spiritlm_plugin import Speech, SpiritLM, Text
-from spiritlm_plugin.dataio.manifests import ManifestError
-from spiritlm_plugin.dataio.units import Kind
+from spiritlm_plugin.dataio.corpus.manifests import ManifestError
+from spiritlm_plugin.dataio.units.units import Kind
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "alignment"
 TEXTS = [

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from spiritlm_plugin.dataio.manifests import write_manifest
+from spiritlm_plugin.dataio.corpus.manifests import write_manifest
 from spiritlm_plugin.integrations.parts import load_tokenizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "phonetic"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from spiritlm_plugin import Speech, SpiritLM, Text
-from spiritlm_plugin.dataio.corpus import CorpusError
+from spiritlm_plugin.dataio.corpus.unit_store import CorpusError
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "TinySpeech"
 RECIPE = RECIPES / "pretraining"
@@ -199,7 +199,7 @@ def killed_run(arguments, calls):
     """Run the recipe in a process that dies in the middle of a step."""
     code = (
         "import os, runpy, signal, sys\n"
-        "from spiritlm_plugin.dataio.packed_loader import PackedLoader\n"
+        "from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader\n"
         "following, calls = PackedLoader.__next__, []\n"
         "def dying(self):\n"
         "    calls.append(1)\n"

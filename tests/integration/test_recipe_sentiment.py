@@ -14,12 +14,16 @@ from transformers import (
 )
 
 from spiritlm_plugin import Speech, SpiritLM, Text
-from spiritlm_plugin.dataio.seeds import derive_seed
-from spiritlm_plugin.dataio.stsp import DIRECTIONS, SENTIMENTS, ArchiveError
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.corpus.stsp import (
+    DIRECTIONS,
+    SENTIMENTS,
+    ArchiveError,
+)
+from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.inference.generation import Generation, Speaking
 from spiritlm_plugin.metrics.sentiment import read_predictions
-from spiritlm_plugin.predictions import PredictionsError
+from spiritlm_plugin.utils.seeds import derive_seed
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = RECIPES / "TinySpeech" / "sentiment"

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
-from spiritlm_plugin.dataio.corpus import CorpusError, load_corpus
-from spiritlm_plugin.dataio.manifests import ManifestError
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.corpus.manifests import ManifestError
+from spiritlm_plugin.dataio.corpus.unit_store import CorpusError, load_corpus
+from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.integrations.assemble import assemble
 from spiritlm_plugin.integrations.parts import build, load_part, save_part
 from spiritlm_plugin.integrations.release import read_release
-from spiritlm_plugin.predictions import PredictionsError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "vocoder"
 STYLES = ("happy", "neutral", "sad")

@@ -7,14 +7,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from spiritlm_plugin import SpeechCodec, SpeechUnits, SpiritLM
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.corpus import fingerprints
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.inference.codec import local_folder
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.unit_store import fingerprints
 from spiritlm_plugin.metrics.pitch import PitchErrorStats
 from spiritlm_plugin.metrics.recognition import WordErrorStats
 from spiritlm_plugin.metrics.resynthesis import unit_agreement
 from spiritlm_plugin.metrics.units import frame_labels, joint_counts, pnmi
+from spiritlm_plugin.pretrained.folders import local_folder
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "spiritlm_plugin" / "pretrained" / "tinyspeech"

@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.alignment`` and its shards."""
+"""Tests of ``spiritlm_plugin.dataio.corpus.alignment`` and its shards."""
 
 import json
 import logging
@@ -11,9 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.alignment import align_manifest, spoken_words
-from spiritlm_plugin.dataio.json_shards import ShardError
-from spiritlm_plugin.dataio.manifests import load_manifest, write_manifest
+from spiritlm_plugin.dataio.corpus.alignment import align_manifest, spoken_words
+from spiritlm_plugin.dataio.corpus.json_shards import ShardError
+from spiritlm_plugin.dataio.corpus.manifests import (
+    load_manifest,
+    write_manifest,
+)
 
 TEXTS = [
     "a day",

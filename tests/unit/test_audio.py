@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.audio``."""
+"""Tests of ``spiritlm_plugin.dataio.audio.reading``."""
 
 import io
 
@@ -10,8 +10,8 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio import audio
-from spiritlm_plugin.dataio.audio import (
+from spiritlm_plugin.dataio.audio import reading as audio
+from spiritlm_plugin.dataio.audio.reading import (
     audio_seconds,
     read_audio,
     read_windows,

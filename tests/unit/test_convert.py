@@ -9,12 +9,9 @@ from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.integrations import convert
-from spiritlm_plugin.integrations.convert import (
-    convert_release,
-    main,
-)
+from spiritlm_plugin.integrations.convert import convert_release, main
 from spiritlm_plugin.integrations.parts import hyperparams
 from spiritlm_plugin.integrations.release import read_release
 

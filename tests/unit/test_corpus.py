@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.corpus``."""
+"""Tests of ``spiritlm_plugin.dataio.corpus.unit_store``."""
 
 from types import SimpleNamespace
 
@@ -8,14 +8,14 @@ import soundfile
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from spiritlm_plugin.dataio.corpus import (
+from spiritlm_plugin.dataio.corpus.unit_store import (
     CorpusError,
     fingerprints,
     load_corpus,
     tokenize_corpus,
 )
-from spiritlm_plugin.dataio.sources import load_corpora
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.stream.sources import load_corpora
+from spiritlm_plugin.dataio.units.units import SpeechUnits
 
 PARTS = {"phonetic": "p1", "pitch": "f1", "style": "s1"}
 PHONETIC = {"phonetic": "p1"}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, TopPLogitsWarper
 
-from spiritlm_plugin.dataio.text_tokenizers import SentencePieceText
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.text_tokenizers import SentencePieceText
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.decoders.constrained import (
     AllowedTokens,
     ContextLimit,

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.packing import pack
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.stream.packing import pack
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.document_attention import (
     BY_DOCUMENT,
     Documents,

@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.documents``."""
+"""Tests of ``spiritlm_plugin.dataio.stream.documents``."""
 
 from random import Random
 
@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.documents import FORMS, DocumentMaker
-from spiritlm_plugin.dataio.interleaving import DocumentError, Utterance
-from spiritlm_plugin.dataio.segments import Reading, Speech, Text, Transcript
-from spiritlm_plugin.dataio.units import SpeechStream, SpeechUnits
+from spiritlm_plugin.dataio.stream.documents import FORMS, DocumentMaker
+from spiritlm_plugin.dataio.stream.interleaving import DocumentError, Utterance
+from spiritlm_plugin.dataio.units.segments import (
+    Reading,
+    Speech,
+    Text,
+    Transcript,
+)
+from spiritlm_plugin.dataio.units.units import SpeechStream, SpeechUnits
 from tests.unit.utterances import make_utterance
 
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from spiritlm_plugin import evaluation, predictions
-from spiritlm_plugin.dataio.manifests import write_manifest
-from spiritlm_plugin.predictions import Predictions, PredictionsError
+from spiritlm_plugin.dataio.corpus.manifests import write_manifest
+from spiritlm_plugin.evaluation import loop as evaluation
+from spiritlm_plugin.evaluation import predictions, reports
+from spiritlm_plugin.evaluation.predictions import Predictions, PredictionsError
 
 IDS = [f"utterance{i}" for i in range(10)]
 SETTINGS = {"shots": 10, "seed": 1, "shot_ids": ["a", "b"]}
@@ -226,8 +227,8 @@ def test_one_model_is_named(corpus, names):
 
 
 def test_report(tmp_path, capsys):
-    table = evaluation.markdown_table(["", "WER"], [["a|b\nc", 1.25]])
-    evaluation.write_report(tmp_path, {"WER": 1.25}, "# Title", table)
+    table = reports.markdown_table(["", "WER"], [["a|b\nc", 1.25]])
+    reports.write_report(tmp_path, {"WER": 1.25}, "# Title", table)
     assert json.loads((tmp_path / "summary.json").read_text()) == {"WER": 1.25}
     report = (tmp_path / "report.md").read_text()
     assert "| a\\|b c | 1.2 |" in report

@@ -14,7 +14,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 
 SCRIPT = Path(__file__).parents[2] / "recipes/Expresso/expresso_prepare.py"
 _spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 
 SCRIPT = Path(__file__).parents[2] / (
     "recipes/FluentSpeechCommands/fluent_speech_commands_prepare.py"

@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.interleaving``."""
+"""Tests of ``spiritlm_plugin.dataio.stream.interleaving``."""
 
 from random import Random
 
@@ -7,14 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.interleaving import (
+from spiritlm_plugin.dataio.stream.interleaving import (
     DocumentError,
     Utterance,
     draw_spans,
     interleave,
 )
-from spiritlm_plugin.dataio.segments import Speech, Text
-from spiritlm_plugin.dataio.units import Kind, SpeechUnits
+from spiritlm_plugin.dataio.units.segments import Speech, Text
+from spiritlm_plugin.dataio.units.units import Kind, SpeechUnits
 from tests.unit.utterances import make_utterance
 
 RANGES = st.tuples(st.integers(1, 9), st.integers(0, 9)).map(

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.units import Kind, SpeechUnits
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.units import Kind, SpeechUnits
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import (
     load_language_model,
     new_language_model,

@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.manifests``."""
+"""Tests of ``spiritlm_plugin.dataio.corpus.manifests``."""
 
 import json
 import logging
@@ -10,8 +10,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio import manifests
-from spiritlm_plugin.dataio.manifests import (
+from spiritlm_plugin.dataio.corpus import manifests
+from spiritlm_plugin.dataio.corpus.manifests import (
     ManifestError,
     load_manifest,
     write_manifest,

@@ -6,11 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spiritlm_plugin.lobes.masking import (
-    frame_mask,
-    standardize,
-    zero_padding,
-)
+from spiritlm_plugin.lobes.masking import frame_mask, standardize, zero_padding
 from spiritlm_plugin.lobes.pitch import _group_norm
 
 lengths_of = st.lists(st.integers(1, 12), min_size=1, max_size=4)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.metrics.modalities import ModalityFigures
 
 

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.text_tokenizers import (
+from spiritlm_plugin.dataio.units.text_tokenizers import (
     HubText,
     SentencePieceText,
 )
-from spiritlm_plugin.dataio.units import Kind, SpeechUnits
+from spiritlm_plugin.dataio.units.units import Kind, SpeechUnits
 from spiritlm_plugin.metrics.modality_alignment import (
     WordSimilarity,
     mean_similarity,

@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.packing`` and ``.mixing``."""
+"""Tests of ``spiritlm_plugin.dataio.stream.packing`` and ``.mixing``."""
 
 import gc
 import json
@@ -12,13 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.documents import DocumentMaker
-from spiritlm_plugin.dataio.mixing import Mixture, Source
-from spiritlm_plugin.dataio.packed_loader import PackedLoader
-from spiritlm_plugin.dataio.packing import best_fit, labels_of, pack
-from spiritlm_plugin.dataio.segments import Text
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.stream.documents import DocumentMaker
+from spiritlm_plugin.dataio.stream.mixing import Mixture, Source
+from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
+from spiritlm_plugin.dataio.stream.packing import best_fit, labels_of, pack
+from spiritlm_plugin.dataio.units.segments import Text
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import new_language_model
 
 SIZE = 64

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.inference import SpeechCodec, SpiritLM
 from spiritlm_plugin.integrations.assemble import assemble, main

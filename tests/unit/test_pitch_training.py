@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.f0_cache import F0Cache
+from spiritlm_plugin.dataio.audio.f0_cache import F0Cache
 from spiritlm_plugin.integrations.export import export_pitch
 from spiritlm_plugin.integrations.release import _read_pitch
 from spiritlm_plugin.lobes.pitch import PitchQuantizer
@@ -227,7 +227,7 @@ class Extractor(nn.Module):
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    monkeypatch.setattr("spiritlm_plugin.dataio.f0_cache._SHARD", 2)
+    monkeypatch.setattr("spiritlm_plugin.dataio.audio.f0_cache._SHARD", 2)
     items = {}
     for i in range(5):
         path = tmp_path / f"{i}.wav"

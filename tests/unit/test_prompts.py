@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.prompts import (
+from spiritlm_plugin.dataio.units.prompts import (
     FewShotPrompts,
     asr_answer,
     asr_query,
@@ -18,10 +18,10 @@ from spiritlm_plugin.dataio.prompts import (
     tts_query,
     tts_shot,
 )
-from spiritlm_plugin.dataio.segments import Speech, Text
-from spiritlm_plugin.dataio.text_tokenizers import load_text_tokenizer
-from spiritlm_plugin.dataio.units import SpeechStream, SpeechUnits
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.segments import Speech, Text
+from spiritlm_plugin.dataio.units.text_tokenizers import load_text_tokenizer
+from spiritlm_plugin.dataio.units.units import SpeechStream, SpeechUnits
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 
 ONE = Speech(SpeechUnits([1, 1, 2]))
 TWO = Speech(SpeechUnits([3]))

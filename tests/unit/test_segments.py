@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.segments``."""
+"""Tests of ``spiritlm_plugin.dataio.units.segments``."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.segments import (
+from spiritlm_plugin.dataio.units.segments import (
     Speech,
     Text,
     as_prompt,
@@ -16,7 +16,7 @@ from spiritlm_plugin.dataio.segments import (
     is_single_prompt,
     parse_prompt,
 )
-from spiritlm_plugin.dataio.units import SpeechStream, SpeechUnits
+from spiritlm_plugin.dataio.units.units import SpeechStream, SpeechUnits
 
 UNITS = SpeechUnits([1, 1, 2], pitch=[3, 4], style=[5])
 RECORDINGS = ["a.wav", Path("a.wav"), b"RIFF", np.zeros(3), torch.zeros(3)]

@@ -14,7 +14,7 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
 )
 
-from spiritlm_plugin.dataio.stsp import Record
+from spiritlm_plugin.dataio.corpus.stsp import Record
 from spiritlm_plugin.metrics.sentiment import (
     PredictionFileError,
     most_common,

@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.sharded_checkpoints``."""
+"""Tests of ``spiritlm_plugin.training.sharded_checkpoints``."""
 
 import os
 import pickle
@@ -8,14 +8,14 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
-from spiritlm_plugin.core import AtomicCheckpointer
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
-from spiritlm_plugin.dataio.sharded_checkpoints import (
+from spiritlm_plugin.lobes.language_model import load_language_model
+from spiritlm_plugin.training.checkpointer import AtomicCheckpointer
+from spiritlm_plugin.training.sharded_checkpoints import (
     load_sharded,
     save_sharded,
 )
-from spiritlm_plugin.lobes.language_model import load_language_model
-from spiritlm_plugin.sharding import ShardedState
+from spiritlm_plugin.training.sharding import ShardedState
 
 
 class Code:

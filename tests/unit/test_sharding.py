@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.sharding``.
+"""Tests of ``spiritlm_plugin.training.sharding``.
 
 As a script, this file trains two small models that two processes share:
 ``torchrun test_sharding.py FOLDER``.
@@ -13,11 +13,12 @@ import torch.distributed as dist
 from speechbrain.utils.distributed import ddp_init_group, if_main_process
 from torch.distributed.fsdp import FSDPModule
 
-from spiritlm_plugin.core import AtomicCheckpointer, run
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import new_language_model
-from spiritlm_plugin.sharding import ShardedState, full_state, shard
+from spiritlm_plugin.training.checkpointer import AtomicCheckpointer
+from spiritlm_plugin.training.sharding import ShardedState, full_state, shard
+from spiritlm_plugin.utils.recipes import run
 
 SETTINGS = {
     "untied": {"tie_word_embeddings": False},

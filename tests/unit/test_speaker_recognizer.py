@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.segments import Speech
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.units.segments import Speech
+from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.inference.generation import Generation, Speaking
 from spiritlm_plugin.lobes.speaker_recognizer import SpeakerRecognizer
 from spiritlm_plugin.lobes.vocoder import UnitVocoder

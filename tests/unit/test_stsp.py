@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from spiritlm_plugin.dataio.stsp import (
+from spiritlm_plugin.dataio.corpus.stsp import (
     SENTIMENTS,
     ArchiveError,
     STSPArchive,

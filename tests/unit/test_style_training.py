@@ -15,7 +15,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from spiritlm_plugin.dataio.recordings import map_recordings
+from spiritlm_plugin.dataio.audio.recordings import map_recordings
 from spiritlm_plugin.integrations.export import export_style
 from spiritlm_plugin.lobes.style import StyleTokenizer
 

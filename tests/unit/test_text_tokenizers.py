@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.text_tokenizers``."""
+"""Tests of ``spiritlm_plugin.dataio.units.text_tokenizers``."""
 
 import pytest
 import sentencepiece
@@ -7,7 +7,7 @@ import transformers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.text_tokenizers import (
+from spiritlm_plugin.dataio.units.text_tokenizers import (
     HubText,
     SentencePieceText,
     train_text_tokenizer,

@@ -1,11 +1,11 @@
-"""Tests of ``spiritlm_plugin.dataio.units``."""
+"""Tests of ``spiritlm_plugin.dataio.units.units``."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.units import Kind, SpeechStream, SpeechUnits
+from spiritlm_plugin.dataio.units.units import Kind, SpeechStream, SpeechUnits
 
 units_of = st.integers(0, 3)
 tokens = st.lists(st.tuples(st.sampled_from(list(Kind)), units_of), max_size=30)

@@ -1,4 +1,4 @@
-"""Tests of ``spiritlm_plugin.dataio.vocabulary``."""
+"""Tests of ``spiritlm_plugin.dataio.units.vocabulary``."""
 
 import json
 import random
@@ -10,10 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.segments import Speech, Text, Transcript
-from spiritlm_plugin.dataio.text_tokenizers import HubText, SentencePieceText
-from spiritlm_plugin.dataio.units import Kind, SpeechStream, SpeechUnits
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.segments import Speech, Text, Transcript
+from spiritlm_plugin.dataio.units.text_tokenizers import (
+    HubText,
+    SentencePieceText,
+)
+from spiritlm_plugin.dataio.units.units import Kind, SpeechStream, SpeechUnits
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 
 COUNTS = {Kind.PHONETIC: 6, Kind.PITCH: 3, Kind.STYLE: 2}
 PREFIXES = {Kind.PHONETIC: "Hu", Kind.PITCH: "Pi", Kind.STYLE: "St"}

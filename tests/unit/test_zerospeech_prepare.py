@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 ZEROSPEECH = RECIPES / "ZeroSpeech" / "zerospeech_prepare.py"

@@ -2,8 +2,8 @@
 
 import torch
 
-from spiritlm_plugin.dataio.interleaving import Utterance
-from spiritlm_plugin.dataio.units import SpeechUnits
+from spiritlm_plugin.dataio.stream.interleaving import Utterance
+from spiritlm_plugin.dataio.units.units import SpeechUnits
 
 
 def make_utterance(count, seconds_a_word=0.4, expressive=True, **others):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.alignment import align_manifest
+from spiritlm_plugin.dataio.corpus.alignment import align_manifest
 from spiritlm_plugin.lobes.ctc_aligner import CTCAligner
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 def main(arguments):

@@ -18,20 +18,14 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.checkpoints import require_files
-from spiritlm_plugin.dataio.interleaving import DocumentError, Utterance
-from spiritlm_plugin.dataio.manifests import ManifestError
-from spiritlm_plugin.dataio.segments import Speech, Text
-from spiritlm_plugin.dataio.units import PHONETIC_RATE, SpeechUnits
-from spiritlm_plugin.evaluation import (
-    load_items,
-    load_model,
-    markdown_table,
-    settings_of,
-    write_report,
-)
-from spiritlm_plugin.inference.codec import local_folder
+from spiritlm_plugin.dataio.corpus.manifests import ManifestError
+from spiritlm_plugin.dataio.stream.interleaving import DocumentError, Utterance
+from spiritlm_plugin.dataio.units.segments import Speech, Text
+from spiritlm_plugin.dataio.units.units import PHONETIC_RATE, SpeechUnits
+from spiritlm_plugin.evaluation.loop import load_items, load_model, settings_of
+from spiritlm_plugin.evaluation.predictions import Predictions
+from spiritlm_plugin.evaluation.reports import markdown_table, write_report
 from spiritlm_plugin.lobes.language_model import pad_in_front
 from spiritlm_plugin.metrics.modality_alignment import (
     WordSimilarity,
@@ -41,7 +35,8 @@ from spiritlm_plugin.metrics.modality_alignment import (
     text_token_words,
     word_similarity,
 )
-from spiritlm_plugin.predictions import Predictions
+from spiritlm_plugin.pretrained.folders import local_folder
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +173,7 @@ def compare(lm, items, pooling):
         name: encode_both(lm.vocabulary, item, spoken)
         for (name, item), spoken in zip(items.items(), units)
     }
-    context = lm.mods.language_model.context
+    context = lm.context
     fitting = {
         name: both
         for name, both in encoded.items()

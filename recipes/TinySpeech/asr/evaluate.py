@@ -13,23 +13,25 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from spiritlm_plugin.core import load_recipe, run
 from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.evaluation import (
+from spiritlm_plugin.evaluation.loop import (
     answer_row,
     item_seeds,
     load_items,
     load_model,
     load_shots,
-    markdown_table,
-    percent,
     sampling_of,
     settings_of,
+)
+from spiritlm_plugin.evaluation.predictions import Predictions
+from spiritlm_plugin.evaluation.reports import (
+    markdown_table,
+    percent,
     write_report,
 )
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Transcriber
 from spiritlm_plugin.metrics.recognition import WordErrorStats
-from spiritlm_plugin.predictions import Predictions
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 LONGEST_SHOWN = 60  # words, in the plot
 

@@ -15,26 +15,22 @@ from pathlib import Path
 
 import torch
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.dataio.manifests import ManifestError, load_manifest
-from spiritlm_plugin.dataio.segments import Speech, Text
-from spiritlm_plugin.dataio.units import (
+from spiritlm_plugin.dataio.corpus.manifests import ManifestError, load_manifest
+from spiritlm_plugin.dataio.units.segments import Speech, Text
+from spiritlm_plugin.dataio.units.units import (
     MIN_SAMPLES,
     SAMPLE_RATE,
     Kind,
     SpeechStream,
 )
 from spiritlm_plugin.decoders.shared_context import shared_log_likelihood
-from spiritlm_plugin.evaluation import (
-    load_model,
-    markdown_table,
-    settings_of,
-    write_report,
-)
+from spiritlm_plugin.evaluation.loop import load_model, settings_of
+from spiritlm_plugin.evaluation.predictions import Predictions
+from spiritlm_plugin.evaluation.reports import markdown_table, write_report
 from spiritlm_plugin.metrics.pair_likelihood import Scored, pair_accuracy
-from spiritlm_plugin.predictions import Predictions
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 logger = logging.getLogger(__name__)
 
@@ -263,7 +259,7 @@ class Scorer:
         for (name, modality), places in order:
             places = list(places)
             longest = max(len(continuations[i]) for i in places)
-            room = self.lm.mods.language_model.context - longest
+            room = self.lm.context - longest
             if room < head:
                 raise ValueError(
                     f"{name} has a variant of {longest} tokens in {modality}; "

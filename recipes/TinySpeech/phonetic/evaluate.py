@@ -16,11 +16,9 @@ from matplotlib.figure import Figure
 from speechbrain.augment.augmenter import Augmenter
 from tqdm import tqdm
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.seeds import derive_seed
-from spiritlm_plugin.dataio.units import PHONETIC_RATE
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.units.units import PHONETIC_RATE
 from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.metrics.units import (
     cluster_purity,
@@ -31,6 +29,8 @@ from spiritlm_plugin.metrics.units import (
     unit_edit_distance,
 )
 from spiritlm_plugin.metrics.usage import unit_usage
+from spiritlm_plugin.utils.recipes import load_recipe, run
+from spiritlm_plugin.utils.seeds import derive_seed
 
 DEBUG_UTTERANCES = 4
 

@@ -19,17 +19,12 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import (
-    TrainingBrain,
-    load_recipe,
-    run,
-    train,
-    unwrap,
-)
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.seeds import item_generator
-from spiritlm_plugin.dataio.units import PHONETIC_HOP, SAMPLE_RATE
-from spiritlm_plugin.teacher import teacher_units
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
+from spiritlm_plugin.training.teacher import teacher_units
+from spiritlm_plugin.training.trainer import TrainingBrain, train, unwrap
+from spiritlm_plugin.utils.recipes import load_recipe, run
+from spiritlm_plugin.utils.seeds import item_generator
 
 
 class HubertBrain(TrainingBrain):

@@ -15,14 +15,14 @@ import torch
 from tqdm import tqdm
 from transformers import HubertModel
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.units import PHONETIC_HOP
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.units.units import PHONETIC_HOP
 from spiritlm_plugin.integrations.parts import save_part
 from spiritlm_plugin.lobes.hubert_pretraining import hubert_arguments
 from spiritlm_plugin.lobes.mfcc import MFCC
 from spiritlm_plugin.lobes.phonetic import KMeansQuantizer, PhoneticTokenizer
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 def build_tokenizer(hparams):

@@ -23,13 +23,14 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.seed import seed_everything
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.integrations.export_phonetic import export_quantizer
 from spiritlm_plugin.integrations.parts import load_part, save_part
 from spiritlm_plugin.lobes.phonetic import LinearQuantizer, fill_blanks
 from spiritlm_plugin.metrics.units import unit_edit_distance
-from spiritlm_plugin.teacher import teacher_units
+from spiritlm_plugin.training.teacher import teacher_units
+from spiritlm_plugin.training.trainer import TrainingBrain, train
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 class QuantizerBrain(TrainingBrain):

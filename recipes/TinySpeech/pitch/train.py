@@ -20,15 +20,16 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train, unwrap
-from spiritlm_plugin.dataio.f0_cache import F0Cache
-from spiritlm_plugin.dataio.manifests import load_manifest
+from spiritlm_plugin.dataio.audio.f0_cache import F0Cache
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.integrations.export import export_pitch
 from spiritlm_plugin.integrations.parts import save_part
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.pitch import center_f0
 from spiritlm_plugin.metrics.pitch import PitchErrorStats
 from spiritlm_plugin.metrics.usage import unit_usage
+from spiritlm_plugin.training.trainer import TrainingBrain, train, unwrap
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 FRAME_RATE = 200
 DRAWN = 6

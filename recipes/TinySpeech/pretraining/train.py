@@ -18,30 +18,29 @@ import soundfile
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch.utils.data import DataLoader
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, run, unwrap
-from spiritlm_plugin.dataio.corpus import fingerprints
-from spiritlm_plugin.dataio.mixing import Mixture
-from spiritlm_plugin.dataio.packed_loader import PackedLoader
-from spiritlm_plugin.dataio.packing import labels_of
-from spiritlm_plugin.dataio.processes import rank_and_world_size
-from spiritlm_plugin.dataio.sources import (
+from spiritlm_plugin.dataio.corpus.unit_store import fingerprints
+from spiritlm_plugin.dataio.stream.mixing import Mixture
+from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
+from spiritlm_plugin.dataio.stream.packing import labels_of
+from spiritlm_plugin.dataio.stream.sources import (
     load_corpora,
     load_texts,
     make_sources,
 )
-from spiritlm_plugin.dataio.text_tokenizers import train_text_tokenizer
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
-from spiritlm_plugin.dataio.vocabulary import Vocabulary
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.inference import SpeechCodec, SpiritLM
-from spiritlm_plugin.inference.samples import Sampler
 from spiritlm_plugin.integrations.export_model import export_model
 from spiritlm_plugin.lobes.adapters import add_adapters, merge_adapters
-from spiritlm_plugin.lobes.language_model import (
-    new_language_model,
-)
+from spiritlm_plugin.lobes.language_model import new_language_model
 from spiritlm_plugin.lobes.language_model_start import start_language_model
 from spiritlm_plugin.metrics.modalities import ModalityFigures
-from spiritlm_plugin.sharding import ShardedState, full_state, shard
+from spiritlm_plugin.training.samples import Sampler
+from spiritlm_plugin.training.sharding import ShardedState, full_state, shard
+from spiritlm_plugin.training.trainer import TrainingBrain, unwrap
+from spiritlm_plugin.utils.processes import rank_and_world_size
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 class LanguageModelBrain(TrainingBrain):

@@ -19,21 +19,26 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_weights
-from spiritlm_plugin.dataio.seeds import derive_seed
-from spiritlm_plugin.dataio.segments import Speech, Text
-from spiritlm_plugin.dataio.stsp import DIRECTIONS, SENTIMENTS, STSPArchive
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
-from spiritlm_plugin.evaluation import (
+from spiritlm_plugin.dataio.corpus.stsp import (
+    DIRECTIONS,
+    SENTIMENTS,
+    STSPArchive,
+)
+from spiritlm_plugin.dataio.units.segments import Speech, Text
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.evaluation.loop import (
     answer_row,
     item_seeds,
     load_model,
+    settings_of,
+)
+from spiritlm_plugin.evaluation.predictions import Predictions
+from spiritlm_plugin.evaluation.reports import (
     markdown_table,
     percent,
-    settings_of,
     write_report,
 )
 from spiritlm_plugin.inference.continuation import Continuer
@@ -48,7 +53,8 @@ from spiritlm_plugin.metrics.sentiment_classifiers import (
     find_classifier,
     load_classifier,
 )
-from spiritlm_plugin.predictions import Predictions
+from spiritlm_plugin.utils.recipes import load_recipe, run
+from spiritlm_plugin.utils.seeds import derive_seed
 
 
 class Condition(NamedTuple):

@@ -19,10 +19,14 @@ from random import Random
 
 import soundfile
 
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.stsp import DIRECTIONS, SENTIMENT_OF, SENTIMENTS
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.stsp import (
+    DIRECTIONS,
+    SENTIMENT_OF,
+    SENTIMENTS,
+)
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tinyspeech.corpus import share_of  # noqa: E402

@@ -19,11 +19,16 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train, unwrap
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.stsp import MODALITIES, SENTIMENTS, STSPArchive
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.stsp import (
+    MODALITIES,
+    SENTIMENTS,
+    STSPArchive,
+)
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.metrics.sentiment_classifiers import extract, tokenize
+from spiritlm_plugin.training.trainer import TrainingBrain, train, unwrap
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 class SentimentBrain(TrainingBrain):

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.recordings import map_recordings
+from spiritlm_plugin.dataio.audio.recordings import map_recordings
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.integrations.parts import load_part, save_part
 from spiritlm_plugin.lobes.style import StyleTokenizer
 from spiritlm_plugin.metrics.usage import unit_usage
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 def take_off_speakers(features, items, means):

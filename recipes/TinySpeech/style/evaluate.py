@@ -20,11 +20,11 @@ from sklearn.metrics import confusion_matrix
 from sklearn.naive_bayes import MultinomialNB
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.recordings import map_recordings
+from spiritlm_plugin.dataio.audio.recordings import map_recordings
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.integrations.parts import load_part
 from spiritlm_plugin.metrics.usage import unit_usage
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 TRAITS = ("style", "speaker")
 

@@ -23,13 +23,14 @@ from speechbrain.utils.distributed import if_main_process
 from torch import nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.core import TrainingBrain, load_recipe, run, train
-from spiritlm_plugin.dataio.audio import read_audio
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.integrations.export import export_style
 from spiritlm_plugin.integrations.parts import save_part
 from spiritlm_plugin.lobes.masking import frame_mask
+from spiritlm_plugin.training.trainer import TrainingBrain, train
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 class Classifier(nn.Module):

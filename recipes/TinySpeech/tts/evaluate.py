@@ -18,27 +18,29 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.prompts import STOP_WORD
-from spiritlm_plugin.dataio.units import SAMPLE_RATE
-from spiritlm_plugin.evaluation import (
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.units.prompts import STOP_WORD
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.evaluation.loop import (
     answer_row,
     item_seeds,
     load_items,
     load_model,
     load_shots,
-    markdown_table,
-    percent,
     sampling_of,
     settings_of,
+)
+from spiritlm_plugin.evaluation.predictions import Predictions
+from spiritlm_plugin.evaluation.reports import (
+    markdown_table,
+    percent,
     write_report,
 )
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Reader
 from spiritlm_plugin.metrics.recognition import WordErrorStats, load_recognizer
-from spiritlm_plugin.predictions import Predictions
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
 def find_stop(hparams):
@@ -218,7 +220,7 @@ def main(arguments):
     shots = load_shots(hparams, items)
     stop = find_stop(hparams)
     lm = load_model(hparams, run_opts)
-    lm.mods.vocoder.speaker_id(hparams["speaker"])
+    lm.speaker_id(hparams["speaker"])
     settings = settings_of(hparams, run_opts, lm, items, shots)
     settings["stop"] = stop
     predictions = Predictions(hparams["output_folder"], settings, items)

@@ -26,18 +26,14 @@ from speechbrain.utils.distributed import if_main_process, infer_device
 from torch.nn.functional import pad
 from tqdm import tqdm
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.audio import read_audio
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_weights
-from spiritlm_plugin.dataio.corpus import STREAMS
-from spiritlm_plugin.dataio.units import MIN_SAMPLES, SAMPLE_RATE
-from spiritlm_plugin.evaluation import (
-    load_items,
-    markdown_table,
-    settings_of,
-    write_report,
-)
+from spiritlm_plugin.dataio.corpus.unit_store import STREAMS
+from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
+from spiritlm_plugin.evaluation.loop import load_items, settings_of
+from spiritlm_plugin.evaluation.predictions import Predictions
+from spiritlm_plugin.evaluation.reports import markdown_table, write_report
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import build, read_parts
 from spiritlm_plugin.integrations.release import VARIANTS, read_release
@@ -51,7 +47,7 @@ from spiritlm_plugin.metrics.resynthesis import (
     resynthesis_figures,
 )
 from spiritlm_plugin.metrics.style import StyleClassifier
-from spiritlm_plugin.predictions import Predictions
+from spiritlm_plugin.utils.recipes import load_recipe, run
 
 PREDICTED = ", durations predicted"
 # The title of each figure in the report, and its digits.

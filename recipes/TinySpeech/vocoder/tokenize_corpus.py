@@ -15,17 +15,17 @@ import torch
 from speechbrain.utils.distributed import infer_device
 from torch import nn
 
-from spiritlm_plugin.core import load_recipe, run
-from spiritlm_plugin.dataio.corpus import (
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.unit_store import (
     STREAMS,
     fingerprints,
     tokenize_corpus,
 )
-from spiritlm_plugin.dataio.manifests import load_manifest
-from spiritlm_plugin.dataio.seeds import derive_seed
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.lobes.augmentation import Equalizer, PitchShift
+from spiritlm_plugin.utils.recipes import load_recipe, run
+from spiritlm_plugin.utils.seeds import derive_seed
 
 CHANGES = {"pitch_ratios": PitchShift, "equalizer": Equalizer}
 

@@ -20,19 +20,11 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from spiritlm_plugin.core import (
-    TrainingBrain,
-    load_recipe,
-    run,
-    train,
-    unwrap,
-)
+from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import load_state
-from spiritlm_plugin.dataio.corpus import fingerprints, load_corpus
-from spiritlm_plugin.dataio.cropping import draw_start, read_piece
-from spiritlm_plugin.dataio.seeds import item_generator
-from spiritlm_plugin.dataio.units import SAMPLE_RATE, SpeechUnits
+from spiritlm_plugin.dataio.corpus.unit_store import fingerprints, load_corpus
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.integrations.parts import (
     load_tokenizer,
     read_parts,
@@ -40,12 +32,11 @@ from spiritlm_plugin.integrations.parts import (
 )
 from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.masking import frame_mask
-from spiritlm_plugin.lobes.vocoder import (
-    UnitVocoder,
-    fill_blanks,
-    unit_frames,
-)
+from spiritlm_plugin.lobes.vocoder import UnitVocoder, fill_blanks, unit_frames
 from spiritlm_plugin.metrics.resynthesis import unit_agreement
+from spiritlm_plugin.training.trainer import TrainingBrain, train, unwrap
+from spiritlm_plugin.utils.recipes import load_recipe, run
+from spiritlm_plugin.utils.seeds import item_generator
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Recordings: reading, resampling, durations, pieces, F0."""

@@ -1,0 +1,1 @@
+"""Corpora: manifests, tokenized utterances, alignment, readers."""

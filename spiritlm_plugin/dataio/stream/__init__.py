@@ -1,0 +1,1 @@
+"""The stream that a language model is trained on."""

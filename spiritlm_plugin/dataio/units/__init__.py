@@ -1,0 +1,1 @@
+"""The ground floor, pure: units, segments, vocabulary, prompts."""

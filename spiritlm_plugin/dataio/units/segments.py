@@ -1,0 +1,289 @@
+"""Typed parts of a prompt: text that is text, and speech.
+
+A prompt is a list of segments, `Text` and `Speech`, or of the tuples
+``("text", ...)`` and ``("speech", ...)``; for models that are trained on
+transcribing and reading, also of `Transcript` and `Reading`. Only
+`parse_prompt` reads the bracket notation of the paper (``[Text]...[Speech][Hu3]...``); everywhere
+else brackets in a text are characters like any others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from spiritlm_plugin.dataio.units.units import SpeechStream, SpeechUnits
+
+_AUDIO_TYPES = (str, os.PathLike, bytes, bytearray, np.ndarray, Tensor)
+_MARKER = re.compile(r"\[(Text|Speech|ASR|TTS)\]")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of text, taken literally.
+
+    Arguments
+    ---------
+    text : str
+        The text; ``[Speech]``, ``[Hu12]`` or ``</s>`` in it are characters.
+
+    Raises
+    ------
+    TypeError
+        If ``text`` is not a string.
+
+    Example
+    -------
+    >>> Text("the cat")
+    Text(text='the cat')
+    """
+
+    text: str
+    marker: ClassVar[str] = "text"
+
+    def __post_init__(self):
+        if not isinstance(self.text, str):
+            raise TypeError(
+                f"a text segment holds a str, got {type(self.text).__name__}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """A piece of speech: a recording, or units.
+
+    Arguments
+    ---------
+    content : path, bytes, numpy.ndarray, Tensor, SpeechUnits, SpeechStream
+        A recording (a file's path or its bytes, or samples of one or several
+        channels, integer or float) or units.
+    sample_rate : int
+        Of samples given as an array, in Hz. Files say their own.
+    wav : Tensor, optional
+        What a model has spoken: 16 kHz samples, shape (time,).
+
+    Raises
+    ------
+    TypeError
+        If the content is none of these.
+
+    Example
+    -------
+    >>> Speech(SpeechUnits([1, 2])).stream.to_string()
+    '[Hu1][Hu2]'
+    """
+
+    content: Any
+    sample_rate: int = 16000
+    wav: Tensor | None = None
+    marker: ClassVar[str] = "speech"
+
+    def __post_init__(self):
+        if not isinstance(
+            self.content, (SpeechUnits, SpeechStream, *_AUDIO_TYPES)
+        ):
+            raise TypeError(
+                "a speech segment holds a path, bytes, an array, a tensor, "
+                f"SpeechUnits or SpeechStream, got "
+                f"{type(self.content).__name__}"
+            )
+
+    @property
+    def has_units(self) -> bool:
+        """Whether the content is units rather than a recording."""
+        return isinstance(self.content, (SpeechUnits, SpeechStream))
+
+    @property
+    def stream(self) -> SpeechStream:
+        """The units merged into one stream.
+
+        Raises
+        ------
+        ValueError
+            If the segment holds a recording, which a tokenizer must read.
+        """
+        if isinstance(self.content, SpeechStream):
+            return self.content
+        if isinstance(self.content, SpeechUnits):
+            return self.content.merge()
+        raise ValueError(
+            "this speech segment holds a recording, not units; encode it "
+            "with SpiritLM.encode_batch or encode_file first"
+        )
+
+    @property
+    def units(self) -> SpeechUnits:
+        """The units; those of a stream have no durations."""
+        if isinstance(self.content, SpeechUnits):
+            return self.content
+        return self.stream.split()
+
+    def __repr__(self) -> str:
+        """Show what the segment holds, briefly."""
+        if self.has_units:
+            content = f"{len(self.units)} phonetic units"
+        elif isinstance(self.content, (str, os.PathLike)):
+            content = repr(os.fspath(self.content))
+        else:
+            content = type(self.content).__name__
+        spoken = "" if self.wav is None else f", {len(self.wav)} samples"
+        return f"{type(self).__name__}({content}{spoken})"
+
+
+class Transcript(Text):
+    """Text that says what the speech before it says.
+
+    It stands behind ``[ASR]`` instead of ``[Text]``.
+
+    Example
+    -------
+    >>> Transcript("the cat")
+    Transcript(text='the cat')
+    """
+
+    marker: ClassVar[str] = "asr"
+
+
+class Reading(Speech):
+    """Speech that says what the text before it says.
+
+    It stands behind ``[TTS]`` instead of ``[Speech]``.
+
+    Example
+    -------
+    >>> Reading(SpeechUnits([1, 2]))
+    Reading(2 phonetic units)
+    """
+
+    marker: ClassVar[str] = "tts"
+
+
+Segment = Text | Speech
+SEGMENTS = {cls.marker: cls for cls in (Text, Speech, Transcript, Reading)}
+
+
+def as_segment(part: Segment | tuple) -> Segment:
+    """Return a segment from a segment or a ``(kind, content)`` tuple.
+
+    Raises
+    ------
+    TypeError
+        If ``part`` is neither.
+
+    Example
+    -------
+    >>> as_segment(("text", "hello"))
+    Text(text='hello')
+    """
+    if isinstance(part, (Text, Speech)):
+        return part
+    if isinstance(part, tuple) and len(part) == 2:
+        kind, content = part
+        if kind in SEGMENTS:
+            return SEGMENTS[kind](content)
+    raise TypeError(
+        f"not a prompt segment: {part!r:.80}; use Text(...), Speech(...), "
+        '("text", ...) or ("speech", ...)'
+    )
+
+
+def as_prompt(prompt: Sequence) -> list[Segment]:
+    """Return a prompt as a list of segments, checked.
+
+    Raises
+    ------
+    ValueError
+        If the prompt is empty, or has nothing but empty texts.
+    TypeError
+        If it is not a list of segments.
+
+    Example
+    -------
+    >>> as_prompt([("text", "a"), Text("b")])
+    [Text(text='a'), Text(text='b')]
+    """
+    if isinstance(prompt, (Text, Speech)):
+        prompt = [prompt]
+    if not isinstance(prompt, (list, tuple)):
+        raise TypeError(
+            f"a prompt is a list of segments, got {type(prompt).__name__}; "
+            'wrap a text as [Text("...")]'
+        )
+    segments = [as_segment(part) for part in prompt]
+    if not any(isinstance(s, Speech) or s.text for s in segments):
+        raise ValueError(
+            "the prompt is empty: give at least one Text or Speech segment "
+            "with content"
+        )
+    return segments
+
+
+def is_single_prompt(prompts: Any) -> bool:
+    """Tell one prompt (a list of segments) from a list of prompts.
+
+    Example
+    -------
+    >>> is_single_prompt([Text("a")]), is_single_prompt([[Text("a")]])
+    (True, False)
+    """
+    if isinstance(prompts, (Text, Speech)):
+        return True
+    if not isinstance(prompts, (list, tuple)) or not prompts:
+        raise ValueError(
+            "prompts is a list of segments or a list of such lists, got "
+            f"{prompts!r:.80}"
+        )
+    if isinstance(prompts, tuple) and isinstance(prompts[0], str):
+        raise TypeError(
+            f"not a prompt: {prompts!r:.80}; put the segment in a list"
+        )
+    return isinstance(prompts[0], (Text, Speech, tuple))
+
+
+def parse_prompt(string: str) -> list[Segment]:
+    """Read a prompt written in the bracket notation.
+
+    Arguments
+    ---------
+    string : str
+        As in ``[Text]he said[Speech][Hu3][Hu4]``; it starts with a marker.
+
+    Returns
+    -------
+    list of Text or Speech
+
+    Raises
+    ------
+    ValueError
+        If there is no marker in front, or anything but speech tokens in a
+        speech part.
+
+    Example
+    -------
+    >>> parse_prompt("[Text]he said[Speech][Hu3]")
+    [Text(text='he said'), Speech(1 phonetic units)]
+    """
+    before, *parts = _MARKER.split(string)
+    if before or not parts:
+        raise ValueError(
+            f"a bracket prompt starts with [Text] or [Speech]: {string!r:.80}"
+        )
+    segments: list[Segment] = []
+    for marker, content in zip(parts[::2], parts[1::2]):
+        segment = SEGMENTS[marker.lower()]
+        if issubclass(segment, Text):
+            segments.append(segment(content))
+            continue
+        stream = SpeechStream.from_string(content)
+        if stream.to_string() != content:
+            raise ValueError(
+                f"a [{marker}] part holds speech tokens alone: {content!r:.80}"
+            )
+        segments.append(segment(stream))
+    return segments

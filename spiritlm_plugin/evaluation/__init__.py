@@ -1,0 +1,1 @@
+"""Evaluation: predictions, reports, and one module a task."""

@@ -1,0 +1,1 @@
+"""The small model that ships, and how a name or a folder is found."""

@@ -1,0 +1,1 @@
+"""Training: the trainer that recipes share, and one module a part."""

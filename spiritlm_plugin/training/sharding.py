@@ -1,0 +1,191 @@
+"""Language models that outgrow one GPU: FSDP2 and its checkpoints."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from spiritlm_plugin.lobes.language_model import LanguageModel
+from spiritlm_plugin.training.sharded_checkpoints import (
+    load_sharded,
+    save_sharded,
+)
+
+_POLICIES = {
+    "fp32": MixedPrecisionPolicy(),
+    "bf16": MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+    ),
+}
+
+
+def shard(lm: LanguageModel, precision: str) -> None:
+    """Share a language model out among all processes, with FSDP2.
+
+    Each keeps its part of the weights, of the gradients and of the optimizer's
+    state, and gets the other parts of a decoder layer while it computes that
+    layer. An optimizer is made afterwards. All processes call the model, and
+    ``lm.model.generate``, together.
+
+    Source: Zhao et al., "PyTorch FSDP", VLDB 2023.
+
+    Arguments
+    ---------
+    lm : LanguageModel
+        On the device of its process, with the same weights in each.
+    precision : str
+        ``"fp32"``, or ``"bf16"`` to compute in bfloat16: weights are kept, and
+        gradients added up, as they are and in float32.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no process group.
+    ValueError
+        If the precision is not known, or the model names no decoder layers.
+
+    Example
+    -------
+    >>> lm = load_language_model(
+    ...     f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+    ... )
+    >>> shard(lm, "bf16")
+    Traceback (most recent call last):
+    ...
+    RuntimeError: a model is shared out among processes; start with torchrun
+    """
+    if not dist.is_initialized():
+        raise RuntimeError(
+            "a model is shared out among processes; start with torchrun"
+        )
+    if precision not in _POLICIES:
+        raise ValueError(
+            f"precision should be {' or '.join(_POLICIES)}, got {precision!r}"
+        )
+    # By default FSDP takes a GPU where there is one, whatever the model does.
+    mesh = init_device_mesh(lm.device.type, (dist.get_world_size(),))
+    options = {"mesh": mesh, "mp_policy": _POLICIES[precision]}
+    for layer in _decoder_layers(lm.model):
+        fully_shard(layer, **options)
+    fully_shard(lm.model, **options)
+    # Makes `generate` go on in all processes until the last one is done.
+    lm.model._is_fsdp_managed_module = True
+
+
+def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+    names = set(model._no_split_modules or ())
+    lists = (m for m in model.modules() if isinstance(m, nn.ModuleList))
+    layers = [
+        layer
+        for layers in lists
+        for layer in layers
+        if type(layer).__name__ in names
+    ]
+    if not layers:
+        raise ValueError(
+            f"found no decoder layers in {type(model).__name__}; set its "
+            "_no_split_modules to the names of their classes"
+        )
+    return layers
+
+
+def full_state(lm: LanguageModel) -> dict[str, Tensor]:
+    """Collect the weights of a model that is shared out.
+
+    Arguments
+    ---------
+    lm : LanguageModel
+        All processes call this together.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU, for `LanguageModel.save`; empty but in the main process.
+        Tied weights are one tensor.
+
+    Example
+    -------
+    >>> lm = load_language_model(
+    ...     f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+    ... )
+    >>> full_state(lm).keys() == lm.model.state_dict().keys()
+    True
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(lm.model, options=options)
+    first: dict[nn.Parameter, str] = {}
+    for name, weight in lm.model.named_parameters(remove_duplicate=False):
+        if name in state:
+            state[name] = state[first.setdefault(weight, name)]
+    return state
+
+
+@partial(register_checkpoint_hooks, save_on_main_only=False)
+class ShardedState:
+    """A model and its optimizer, to be saved by SpeechBrain's checkpointer.
+
+    Each process writes its part, see `save_sharded`. Any number of processes
+    may go on from there; a single one without `shard`, too.
+
+    Arguments
+    ---------
+    lm : LanguageModel
+        Usually shared out by `shard`.
+    optimizer : torch.optim.Optimizer
+        Of the model's parameters. If it has made no step when it is saved, it
+        makes one of size zero, which it counts.
+
+    Example
+    -------
+    >>> from spiritlm_plugin.training.checkpointer import AtomicCheckpointer
+    >>> lm = load_language_model(
+    ...     f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+    ... )
+    >>> state = ShardedState(lm, torch.optim.AdamW(lm.parameters()))
+    >>> checkpointer = AtomicCheckpointer(tmp, {"sharded": state})
+    >>> saved = checkpointer.save_checkpoint()
+    >>> sorted(path.name for path in saved.paramfiles["sharded"].iterdir())
+    ['.metadata', '__0_0.distcp']
+    >>> checkpointer.recover_if_possible().path == saved.path
+    True
+    """
+
+    def __init__(self, lm: LanguageModel, optimizer: torch.optim.Optimizer):
+        self.lm = lm
+        self.optimizer = optimizer
+
+    def _state(self) -> dict[str, Any]:
+        model, optimizer = get_state_dict(self.lm.model, self.optimizer)
+        return {"model": model, "optimizer": optimizer}
+
+    @mark_as_saver
+    def _save(self, path):
+        save_sharded(self._state(), path)
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        state = self._state()
+        load_sharded(state, path)
+        set_state_dict(
+            self.lm.model,
+            self.optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+        )

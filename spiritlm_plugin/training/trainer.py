@@ -1,0 +1,295 @@
+"""What the training recipes share: SpeechBrain's trainer, made exact."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speechbrain as sb
+import torch
+import torch.distributed as dist
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.sampler import DynamicBatchSampler
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import (
+    ddp_broadcast,
+    get_rank,
+    if_main_process,
+)
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spiritlm_plugin.utils.seeds import derive_seed
+
+# Buckets of length that batches are made in.
+_BUCKETS = 30
+# Pieces of a model that one function is compiled for; torch allows 8.
+_RECOMPILE_LIMIT = 64
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the module inside a DDP wrapper, or the module itself."""
+    if isinstance(module, DistributedDataParallel):
+        return module.module
+    return module
+
+
+@partial(register_checkpoint_hooks, save_on_main_only=False)
+class RunningMeans:
+    """Means of named figures, over all processes, saved with a checkpoint.
+
+    Example
+    -------
+    >>> means = RunningMeans()
+    >>> means.add({"loss": 1.0})
+    >>> means.add({"loss": 4.0}, weight=2)
+    >>> means.read()
+    {'loss': 3.0}
+    """
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, figures: Mapping[str, Any], weight: float = 1) -> None:
+        """Add figures that stand for so many items."""
+        for name, value in figures.items():
+            pair = self._sums.setdefault(name, [0.0, 0.0])
+            pair[0] += float(torch.as_tensor(value).detach()) * weight
+            pair[1] += weight
+
+    def read(self) -> dict[str, float]:
+        """Return the means; all processes call it together."""
+        return {n: s / w for n, (s, w) in self._gather().items() if w}
+
+    def _gather(self) -> dict[str, list[float]]:
+        """Return the sums over all processes."""
+        if not dist.is_initialized():
+            return self._sums
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self._sums)
+        total: dict[str, list[float]] = {}
+        for name, pair in (item for part in parts for item in part.items()):
+            sums = total.setdefault(name, [0.0, 0.0])
+            for i, value in enumerate(pair):
+                sums[i] += value
+        return total
+
+    @mark_as_saver
+    def _save(self, path):
+        total = self._gather()
+        if if_main_process():
+            Path(path).write_text(json.dumps(total), encoding="utf-8")
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        self.clear()
+        if if_main_process():
+            self._sums = json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+class TrainingBrain(sb.Brain):
+    """SpeechBrain's Brain with exact resuming, means of figures and logs.
+
+    Random numbers depend on nothing but the seed, the epoch, the step and the
+    process, so that a run that goes on from a checkpoint is the run that was
+    not interrupted. Subclasses write `compute_forward` and
+    `compute_objectives`, and hand `record` what is to be logged.
+
+    The hyperparameters hold ``seed``, ``epoch_counter``, ``train_logger`` and
+    ``best``, the figure that decides which checkpoint is kept besides the
+    last, as in ``{min: loss}``; and where they are wanted ``scheduler``,
+    called with the optimizer at each of its steps, and
+    ``tensorboard_logger``.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As of `speechbrain.Brain`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.means = RunningMeans()
+        self.train_stats: dict[str, float] = {}
+        self.test_stats: dict[str, float] = {}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("means", self.means)
+            self._best()
+            # With --debug each process has made a folder of its own.
+            self.checkpointer.checkpoints_dir = ddp_broadcast(
+                self.checkpointer.checkpoints_dir
+            )
+
+    def record(self, weight: float = 1, **figures: Any) -> None:
+        """Add figures of a batch to the means of the stage."""
+        self.means.add(figures, weight)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Set the seed of this step."""
+        self._set_seed(self.hparams.epoch_counter.current, self.step)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Go on with the learning rate's schedule."""
+        scheduler = getattr(self.hparams, "scheduler", None)
+        if should_step and scheduler is not None:
+            scheduler(self.optimizer)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin new means, but in an epoch that is resumed."""
+        if stage != sb.Stage.TRAIN or self.step == 0:
+            self.means.clear()
+        if stage != sb.Stage.TRAIN:
+            self._set_seed(epoch, stage.name)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and save a checkpoint after each validation."""
+        stats = {"loss": stage_loss} | self.means.read()
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats
+        elif stage == sb.Stage.TEST:
+            self.test_stats = stats
+        elif stage == sb.Stage.VALID:
+            self.on_valid_end(stats, epoch)
+            self._log(stats, epoch)
+            self._keep_best(stats, epoch)
+        self.means.clear()
+
+    def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
+        """Add to the figures of a validation, or write samples."""
+
+    def _compile(self):
+        """Compile in place with ``--compile``: weights keep their names."""
+        if not self.compile:
+            super()._compile()
+            return
+        # Attention by documents divides a model, whose layers share code then.
+        torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
+        for name in self.compile_module_keys or self.modules:
+            self.modules[name].compile(
+                mode=self.compile_mode,
+                fullgraph=self.compile_using_fullgraph,
+                dynamic=self.compile_using_dynamic_shape_tracing,
+            )
+
+    def _should_save_intra_epoch_ckpt(self, *args):
+        # Gradients that wait for their step are not in a checkpoint.
+        steps_done = self.step % self.grad_accumulation_factor == 0
+        return steps_done and super()._should_save_intra_epoch_ckpt(*args)
+
+    def _set_seed(self, *names: Any) -> None:
+        seed = derive_seed(self.hparams.seed, *names, get_rank() or 0)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    def _log(self, stats: dict[str, float], epoch: int) -> None:
+        meta = {"epoch": epoch, "steps": self.optimizer_step}
+        if getattr(self, "optimizer", None) is not None:
+            meta["lr"] = self.optimizer.param_groups[0]["lr"]
+        # All processes: SpeechBrain picks the main one itself, and waits.
+        self.hparams.train_logger.log_stats(meta, self.train_stats, stats)
+        tensorboard = getattr(self.hparams, "tensorboard_logger", None)
+        if tensorboard is not None:
+            tensorboard.log_stats(meta, self.train_stats, stats)
+            if tensorboard.writer is not None:  # in the main process
+                tensorboard.writer.flush()
+
+    def _keep_best(self, stats: dict[str, float], epoch: int) -> None:
+        if self.checkpointer is None:
+            return
+        direction, key = self._best()
+        if key not in stats:
+            raise ValueError(
+                f"best names {key!r}, which is not among the figures of a "
+                f"validation: {', '.join(stats)}; correct it in the YAML file"
+            )
+        figures = {name: float(value) for name, value in stats.items()}
+        self.checkpointer.save_and_keep_only(
+            meta={"epoch": epoch} | figures, **{f"{direction}_keys": [key]}
+        )
+
+    def _best(self) -> tuple[str, str]:
+        best = getattr(self.hparams, "best", None)
+        if not isinstance(best, Mapping) or list(best) not in (
+            ["min"],
+            ["max"],
+        ):
+            raise ValueError(
+                f"best should be as in {{min: loss}} or {{max: accuracy}}, got "
+                f"{best!r}; correct it in the YAML file"
+            )
+        return next(iter(best.items()))
+
+
+def train(
+    brain: TrainingBrain,
+    hparams: dict[str, Any],
+    train_data: DynamicItemDataset,
+    valid_data: DynamicItemDataset,
+) -> None:
+    """Train, from the last checkpoint if there is one.
+
+    Arguments
+    ---------
+    brain : TrainingBrain
+        With a checkpointer.
+    hparams : dict
+        ``epoch_counter``, and ``train_loader`` and ``valid_loader``: arguments
+        of the data loaders, where ``batch_seconds`` makes batches of so many
+        seconds, padding included, of utterances of similar length.
+    train_data, valid_data : DynamicItemDataset
+        With a duration for each utterance.
+    """
+    seed = hparams["seed"]
+    loader = _loader_arguments(hparams["train_loader"], train_data, seed)
+    brain.train_sampler = loader.get("batch_sampler")
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        valid_data,
+        train_loader_kwargs=loader,
+        valid_loader_kwargs=_loader_arguments(
+            hparams["valid_loader"], valid_data
+        ),
+    )
+
+
+def _loader_arguments(
+    arguments: Mapping[str, Any],
+    data: DynamicItemDataset,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Return a data loader's arguments; shuffled where there is a seed."""
+    arguments = dict(arguments)
+    seconds = arguments.pop("batch_seconds", None)
+    if seconds is None:
+        return arguments | {"shuffle": seed is not None}
+    sampler = DynamicBatchSampler(
+        data,
+        max_batch_length=seconds,
+        num_buckets=_BUCKETS,
+        shuffle=seed is not None,
+        batch_ordering="ascending" if seed is None else "random",
+        seed=seed or 0,
+    )
+    # SpeechBrain cannot share batches out where each process gets just one.
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    if seed is not None and 1 < processes >= len(sampler):
+        raise ValueError(
+            f"{len(sampler)} batches of {seconds} s are too few for "
+            f"{processes} processes; lower batch_seconds, or start fewer"
+        )
+    return arguments | {"batch_sampler": sampler}

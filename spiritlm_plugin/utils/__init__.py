@@ -1,0 +1,1 @@
+"""What SpeechBrain's utils lack: recipes' command lines, seeds, processes."""
