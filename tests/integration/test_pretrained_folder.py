@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -39,6 +40,24 @@ def test_pretrained_folder_is_the_release(
     assert lm.encode_batch([samples]) == units
     assert torch.equal(
         lm.decode_batch(units)[0], release.decode_batch(units)[0]
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_folder_of_version_0_1_loads(
+    variant, folders, models, samples, tmp_path
+):
+    """Its YAML names paths of this package, which must not move."""
+    folder = shutil.copytree(folders[variant], tmp_path / "model")
+    written = Path(__file__).parent / "pretrained_0.1" / f"{variant}.yaml"
+    shutil.copy(written, folder / "hyperparams.yaml")
+    lm = SpiritLM.from_hparams(
+        folder, overrides={"language_model_dtype": "float32"}
+    )
+    units = models[variant].encode_batch([samples])
+    assert lm.encode_batch([samples]) == units
+    assert torch.equal(
+        lm.decode_batch(units)[0], models[variant].decode_batch(units)[0]
     )
 
 
