@@ -13,6 +13,17 @@ it starts (see :mod:`spiritlm_plugin.registration`), so it must cost nothing.
 
 from spiritlm_plugin.registration import register
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spiritlm_plugin.dataio.units.segments import (
+        Reading,
+        Speech,
+        Text,
+        Transcript,
+    )
+    from spiritlm_plugin.dataio.units.units import SpeechUnits
+    from spiritlm_plugin.inference import SpeechCodec, SpiritLM
+
 __version__ = "0.1.0"
 
 _LAZY = {

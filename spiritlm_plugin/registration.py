@@ -15,10 +15,11 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
 MODULE = "speechbrain.inference"
 ATTRIBUTE = "SpiritLM"
@@ -46,6 +47,7 @@ class InferenceLoader:
 
     def exec_module(self, module: "ModuleType") -> None:
         """Execute the module, then expose SpiritLM in it."""
+        assert module.__spec__ is not None  # there is one while it is loaded
         module.__loader__ = module.__spec__.loader = self.loader
         self.loader.exec_module(module)
         expose(module)
@@ -79,8 +81,11 @@ class InferenceFinder:
             spec = _find_spec(fullname, path, target)
         finally:
             self._searching.discard(thread)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = InferenceLoader(spec.loader)
+        if spec is None or spec.loader is None:
+            return spec
+        if hasattr(spec.loader, "exec_module"):
+            # A loader by its methods; the base class is not loaded yet.
+            spec.loader = InferenceLoader(spec.loader)  # type: ignore[assignment]
         return spec
 
 
@@ -142,13 +147,12 @@ def expose(module: "ModuleType") -> None:
         names = vars(module) if own_dir is None else own_dir()
         return sorted({*names, ATTRIBUTE})
 
-    __getattr__.spiritlm_plugin_hides = own_getattr
-    __dir__.spiritlm_plugin_hides = own_dir
-    module.__getattr__ = __getattr__
-    module.__dir__ = __dir__
+    vars(__getattr__)["spiritlm_plugin_hides"] = own_getattr
+    vars(__dir__)["spiritlm_plugin_hides"] = own_dir
+    vars(module).update(__getattr__=__getattr__, __dir__=__dir__)
 
 
-def _own(module: "ModuleType", name: str) -> object:
+def _own(module: "ModuleType", name: str) -> "Callable[..., Any] | None":
     """Return the module's own hook of that name, beneath ours if it is set."""
     hook = vars(module).get(name)
     return getattr(hook, "spiritlm_plugin_hides", hook)

@@ -31,15 +31,15 @@ def spread(items: Iterable[T], count: int | None) -> list[T]:
 
 
 def length_batches(
-    lengths: Sequence[int], limit: int, max_padding: float = 0.25
+    lengths: Sequence[float], limit: float, max_padding: float = 0.25
 ) -> list[list[int]]:
     """Group items of similar length, longest first.
 
     Arguments
     ---------
-    lengths : sequence of int
+    lengths : sequence of float
         Of the items.
-    limit : int
+    limit : float
         On the padded size of a group; a longer item stands alone.
     max_padding : float
         An item joins a group if less than this share of it would be padding.
@@ -55,7 +55,7 @@ def length_batches(
     [[2, 1], [3], [0]]
     """
     batches: list[list[int]] = []
-    longest = 0
+    longest = 0.0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         fits = batches and (len(batches[-1]) + 1) * longest <= limit
         if fits and lengths[index] >= (1 - max_padding) * longest:
@@ -66,12 +66,12 @@ def length_batches(
     return batches
 
 
-def sized_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
+def sized_batches(lengths: Sequence[float], size: int) -> list[list[int]]:
     """Group items of similar length, longest first, so many at a time.
 
     Arguments
     ---------
-    lengths : sequence of int
+    lengths : sequence of float
         Of the items.
     size : int
         Items in a group.

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -24,6 +25,9 @@ from transformers import (
 )
 
 from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
+
+if TYPE_CHECKING:
+    from transformers import GenerationMixin
 
 # How often, in tokens, the duration of the speech so far is looked at.
 _SECONDS_EVERY = 8
@@ -111,7 +115,7 @@ class SeededSampling(LogitsProcessor):
         )
         self.prompt_length: int | None = None
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: Tensor) -> Tensor:
         """Return scores that leave one token for each row."""
         if self.prompt_length is None:
             self.prompt_length = input_ids.shape[1]
@@ -146,7 +150,9 @@ class RowLimit(StoppingCriteria):
         """Return which rows of new tokens, (batch, tokens), are at the end."""
         raise NotImplementedError
 
-    def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
+    def __call__(
+        self, input_ids: Tensor, scores: Tensor, **kwargs: Any
+    ) -> Tensor:
         """Return which rows have reached the limit, now or before."""
         new = input_ids[:, self.prompt_length :]
         if self.stopped_at is None:
@@ -277,6 +283,10 @@ def decode(
             f"{num_beams} beams are searched for the likeliest output: give "
             "temperature=0, and no max_seconds"
         )
+    if max_seconds is not None and seconds_of is None:
+        raise ValueError(
+            "max_seconds needs seconds_of, which says how long speech is"
+        )
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         raise ValueError(
             "sampling needs a seed for each prompt; give seeds, or "
@@ -293,13 +303,13 @@ def decode(
     ids, mask = pad_in_front(prompts, eos_id)
     allowed = lm.vocabulary.allowed(output, lm.rows, stop).to(lm.device)
     processors = LogitsProcessorList([AllowedTokens(allowed)])
-    if temperature > 0:
+    if temperature > 0 and seeds is not None:
         processors.append(
             SeededSampling(seeds, max_new_tokens, temperature, top_p)
         )
     room = torch.tensor([lm.context - length for length in lengths])
-    limits = [ContextLimit(room.to(lm.device), longest)]
-    if max_seconds is not None:
+    limits: list[RowLimit] = [ContextLimit(room.to(lm.device), longest)]
+    if max_seconds is not None and seconds_of is not None:
         limits.append(SecondsLimit(seconds_of, max_seconds, longest))
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -308,19 +318,21 @@ def decode(
         eos_token_id=eos_id,
         pad_token_id=eos_id,
     )
-    with _without_defaults(lm.model):
-        sequences = lm.model.generate(
+    model = cast("GenerationMixin", lm.model)  # as every causal LM is
+    with _without_defaults(model):
+        sequences = model.generate(
             ids.to(lm.device),
             attention_mask=mask.to(lm.device),
             generation_config=settings,
             logits_processor=processors,
             stopping_criteria=StoppingCriteriaList(limits),
         )
+    assert isinstance(sequences, Tensor)  # and no more, as asked
     return _ends(sequences[:, longest:], eos_id, limits, max_new_tokens)
 
 
 @contextmanager
-def _without_defaults(model: nn.Module) -> Iterator[None]:
+def _without_defaults(model: GenerationMixin) -> Iterator[None]:
     """Keep generate from filling in settings of the model's folder."""
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
@@ -339,6 +351,7 @@ def _ends(
     # one that counts comes before any limit.
     ends = [first + 1]
     for limit in limits:  # the beams of a row reach it together
+        assert limit.stopped_at is not None  # generate has asked it
         beams = len(limit.stopped_at) // len(new)
         ends.append(limit.stopped_at[::beams])
     ends.append(torch.full_like(first, max_new_tokens))

@@ -58,12 +58,12 @@ def shared_log_likelihood(
     ... )
     True
     """
-    contexts, continuations = list(map(list, contexts)), list(continuations)
-    _check(lm, contexts, continuations, batch_size)
-    sums = torch.empty(len(continuations))
-    for batch in _batches(contexts, continuations, batch_size):
+    shared, own = list(map(list, contexts)), list(continuations)
+    _check(lm, shared, own, batch_size)
+    sums = torch.empty(len(own))
+    for batch in _batches(shared, own, batch_size):
         sums[batch] = _score(
-            lm, [contexts[i] for i in batch], [continuations[i] for i in batch]
+            lm, [shared[i] for i in batch], [own[i] for i in batch]
         )
     return sums
 

@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.audio.reading import audio_seconds, read_windows
-from spiritlm_plugin.dataio.units.segments import Reading, Speech, Text
+from spiritlm_plugin.dataio.units.segments import (
+    Reading,
+    Segment,
+    Speech,
+    Text,
+)
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.demo.report import Report
 from spiritlm_plugin.demo.training import TinyCorpus, train_a_little
@@ -67,15 +72,15 @@ def show_units(
             f"| {stream} | {len(values)} | {rate:.1f} | "
             f"{len(values.unique())} |"
         )
-    stream = units.merge()
+    merged = units.merge()
     report.say(
         f"\nMerged and without repeats, as the language model reads them: "
-        f"{len(stream)} tokens, {len(stream) / seconds:.1f} a second."
+        f"{len(merged)} tokens, {len(merged) / seconds:.1f} a second."
     )
     path = report.path(
         "units.txt", "the units as the language model reads them"
     )
-    path.write_text(stream.to_string() + "\n")
+    path.write_text(merged.to_string() + "\n")
     path = report.path("units.png", "the units under the sound")
     plot_units(wav, units, path, _f0(lm, wav), name)
     return units
@@ -163,11 +168,12 @@ def speak(
 ) -> None:
     """Speak a sentence in some voices, in the style of each example."""
     report.say(f"\n## Speaking\n\n{_quoted(_SENTENCE)}\n")
-    voices = lm.speakers[:_VOICES] or [None]
+    voices: list[str | None] = [*lm.speakers[:_VOICES]] or [None]
     for style, units in examples.items():
         # The style token that the example begins with, and its first pitch.
         start = Reading(units.merge()[: 2 if lm.expressive else 0])
-        prompt = [Text(_SENTENCE), *([start] if lm.expressive else [])]
+        prompt: list[Segment] = [Text(_SENTENCE)]
+        prompt += [start] if lm.expressive else []
         for voice in voices:
             spoken = lm.generate(
                 prompt,
@@ -178,7 +184,8 @@ def speak(
                 speaker=voice,
             )
             name = f"spoken_{style}_{voice}.wav"
-            report.save_wav(name, spoken.wav, f"{voice}, {style}")
+            if spoken.wav is not None:
+                report.save_wav(name, spoken.wav, f"{voice}, {style}")
             report.say(f"- {voice}, {style}: ended by `{spoken.end_reason}`")
 
 
@@ -196,7 +203,7 @@ def run(options: argparse.Namespace) -> Path:
     if options.audio is None or options.steps:
         corpus = TinyCorpus(report.folder / "corpus")
     audio, text, speaker = options.audio, None, None
-    if audio is None:
+    if audio is None and corpus is not None:
         audio, text, speaker = corpus.held_out()
     wav, what = read_recording(audio)
     lm = load_model(options, report)
@@ -216,7 +223,7 @@ def run(options: argparse.Namespace) -> Path:
                 for style, path in corpus.styles().items()
             }
             speak(lm, examples, options.seed, report)
-    if options.steps:
+    if options.steps and corpus is not None:
         train_a_little(corpus, options.steps, report)
     path = report.write()
     print(f"\nWritten: {path}")

@@ -142,7 +142,7 @@ def plot_losses(
     figure.savefig(path, dpi=120)
 
 
-def _run(script: Path, *arguments) -> None:
+def _run(script: Path, *arguments: str | Path) -> None:
     """Run a script of the recipes."""
     command = [sys.executable, str(script), *map(str, arguments)]
     subprocess.run(command, check=True)

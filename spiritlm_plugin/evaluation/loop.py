@@ -1,26 +1,75 @@
-"""What the evaluation recipes share: what is asked of whom, and reports."""
+"""What the evaluations share: what is asked of whom, in which settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.dataio.units.prompts import draw_shots
-from spiritlm_plugin.inference import SpiritLM
-from spiritlm_plugin.inference.few_shot import Answer
+from spiritlm_plugin.evaluation.predictions import Predictions, Rows
+from spiritlm_plugin.inference import SpeechCodec, SpiritLM
+from spiritlm_plugin.inference.few_shot import TOO_LONG, Answer
+from spiritlm_plugin.utils.configuration import Settings
 from spiritlm_plugin.utils.seeds import derive_seed
 
 Items = dict[str, dict[str, Any]]
+# Answers to a batch of ids, as rows of `Predictions`.
+Respondent = Callable[[list[str]], Iterable[Mapping[str, Any]]]
 
 # Settings that do not change what is predicted.
 _NO_SETTINGS = ("output_folder", "batch_size", "sample_count")
 
 
-def load_items(hparams: Mapping[str, Any], needs: Iterable[str] = ()) -> Items:
+class EvaluationSettings(Settings):
+    """What all evaluations with predictions read."""
+
+    split: str
+    batch_size: int
+
+
+class UtteranceSettings(EvaluationSettings):
+    """Which utterances are asked about; see `load_items`."""
+
+    manifest_folder: str
+    utterances: int | None
+
+
+class CodecSettings(EvaluationSettings):
+    """Whose folder is loaded."""
+
+    model: str | None
+    hparams_file: str
+    release: str | None
+    variant: Literal["base", "expressive"]
+
+
+class ModelSettings(CodecSettings):
+    """Which model is asked; see `load_model`."""
+
+    dtype: str
+
+
+class FewShotSettings(ModelSettings, UtteranceSettings):
+    """What a model is shown, and how it answers.
+
+    See `load_shots` and `sampling_of`.
+    """
+
+    shots: int
+    shot_ids: list[str] | None
+    shot_split: str
+    longest_shot: float | None
+    context: int | None
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+
+
+def load_items(hparams: UtteranceSettings, needs: Iterable[str] = ()) -> Items:
     """Read the utterances of ``split``, so many as ``utterances``, all if null.
 
     Raises
@@ -34,7 +83,7 @@ def load_items(hparams: Mapping[str, Any], needs: Iterable[str] = ()) -> Items:
 
 
 def load_shots(
-    hparams: Mapping[str, Any],
+    hparams: FewShotSettings,
     tested: Iterable[str],
     needs: str = "text",
     balanced: bool = False,
@@ -46,7 +95,7 @@ def load_shots(
 
     Arguments
     ---------
-    hparams : dict
+    hparams : FewShotSettings
         The recipe's.
     tested : iterable of str
         Ids that are not shown.
@@ -92,7 +141,7 @@ def load_shots(
     return {name: items[name] for name in names}
 
 
-def load_model(hparams: Mapping[str, Any], run_opts: Any) -> SpiritLM:
+def load_model(hparams: ModelSettings, run_opts: Any) -> SpiritLM:
     """Load ``model`` with ``hparams_file``, or ``release`` with ``variant``.
 
     Raises
@@ -100,18 +149,19 @@ def load_model(hparams: Mapping[str, Any], run_opts: Any) -> SpiritLM:
     ValueError
         Unless one of the two is named.
     """
-    if bool(hparams["model"]) == bool(hparams["release"]):
+    model, release = hparams["model"], hparams["release"]
+    if bool(model) == bool(release):
         raise ValueError(
             "name one model: --model FOLDER for one of SpiritLM.from_hparams, "
             "or --release FOLDER --variant base for Meta's checkpoints"
         )
     dtype = hparams["dtype"]
-    if hparams["release"]:
+    if not model:
         return SpiritLM.from_release(
-            hparams["release"], hparams["variant"], dtype, run_opts=run_opts
+            release, hparams["variant"], dtype, run_opts=run_opts
         )
     return SpiritLM.from_hparams(
-        hparams["model"],
+        model,
         hparams["hparams_file"],
         overrides={"language_model_dtype": dtype},
         run_opts=run_opts,
@@ -119,7 +169,7 @@ def load_model(hparams: Mapping[str, Any], run_opts: Any) -> SpiritLM:
 
 
 def settings_of(
-    hparams: Mapping[str, Any], run_opts: Any, lm: SpiritLM, *items: Items
+    hparams: Mapping[str, Any], run_opts: Any, lm: SpeechCodec, *items: Items
 ) -> dict[str, Any]:
     """Return all that decides what a model answers.
 
@@ -129,14 +179,21 @@ def settings_of(
         The recipe's, of plain values.
     run_opts : RunOptions
         As of `load_recipe`.
-    lm : SpiritLM
+    lm : SpeechCodec
         The model; another training of it is another model.
     *items : dict
         What it is asked and shown.
     """
+    settings = plain_settings(hparams, run_opts, *items)
+    return settings | {"weights": digest_weights(lm.mods)}
+
+
+def plain_settings(
+    hparams: Mapping[str, Any], run_opts: Any, *items: Items
+) -> dict[str, Any]:
+    """Return what decides about answers besides the model itself."""
     settings = {k: v for k, v in hparams.items() if k not in _NO_SETTINGS}
     settings["precision"] = run_opts["precision"]
-    settings["weights"] = digest_weights(lm.mods)
     asked = [
         {name: {**item, "wav": None} for name, item in some.items()}
         for some in items
@@ -145,10 +202,56 @@ def settings_of(
     return settings
 
 
-def sampling_of(hparams: Mapping[str, Any]) -> dict[str, Any]:
+def predict(
+    hparams: EvaluationSettings,
+    settings: Mapping[str, Any],
+    ids: Iterable[str],
+    make: Callable[[], Respondent],
+) -> Rows | None:
+    """Ask what is not answered yet, and return all answers.
+
+    Arguments
+    ---------
+    hparams : EvaluationSettings
+        The recipe's; predictions are kept in its ``output_folder``.
+    settings : dict
+        All that decides about the answers.
+    ids : iterable of str
+        Of what is asked.
+    make : callable
+        Returns who answers a batch of ids; called if there is anything to ask.
+
+    Returns
+    -------
+    dict or None
+        The rows by id on the main process, None on the others.
+
+    Raises
+    ------
+    PredictionsError
+        As of `Predictions`.
+
+    Example
+    -------
+    >>> hparams = {"output_folder": tmp, "batch_size": 2}
+    >>> def make():
+    ...     return lambda ids: [{"id": i, "text": i.upper()} for i in ids]
+    >>> predict(hparams, {}, ["a", "b", "c"], make)["c"]
+    {'id': 'c', 'text': 'C'}
+    """
+    size = hparams["batch_size"]
+    predictions = Predictions(hparams["output_folder"], settings, ids)
+    if predictions.missing(size):
+        answer = make()
+        for names in predictions.batches(size):
+            predictions.add(answer(names))
+    return predictions.gather()
+
+
+def sampling_of(hparams: FewShotSettings) -> dict[str, Any]:
     """Return the options of `FewShot` that the YAML names."""
     keys = ("max_new_tokens", "context", "temperature", "top_p", "batch_size")
-    return {key: hparams[key] for key in keys}
+    return {key: value for key, value in hparams.items() if key in keys}
 
 
 def item_seeds(seed: int, names: Iterable[str]) -> list[int]:
@@ -183,3 +286,24 @@ def answer_row(
         "end_reason": answer.generation.end_reason,
         "complete": answer.complete,
     }
+
+
+def dropped_of(rows: Iterable[Mapping[str, Any]], shots: int) -> dict[str, int]:
+    """Return what prompts had no room for: shots, and what was asked itself.
+
+    Example
+    -------
+    >>> rows = [{"shots": ["a"], "end_reason": "end_of_sequence"}]
+    >>> dropped_of(rows, 2)
+    {'shots_dropped': 1, 'too_long': 0}
+    """
+    rows = list(rows)
+    return {
+        "shots_dropped": sum(shots - len(row["shots"]) for row in rows),
+        "too_long": sum(row["end_reason"] == TOO_LONG for row in rows),
+    }
+
+
+def model_name(hparams: CodecSettings) -> str | None:
+    """Return the folder or name of the model that is measured."""
+    return hparams["model"] or hparams["release"]

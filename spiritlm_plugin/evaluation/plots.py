@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchaudio
@@ -81,7 +82,7 @@ def plot_units(
     _draw_spans(axes["phonetic"], units.phonetic, PHONETIC_RATE, duration)
     if "pitch" in axes:
         _draw_pitch(axes["pitch"], f0, units.pitch, len(wav) / SAMPLE_RATE)
-    if "style" in axes:
+    if units.style is not None:
         _draw_spans(axes["style"], units.style, STYLE_RATE, duration)
     for name, axis in axes.items():
         axis.set_ylabel(rows[name][1], color=_INK, **_ROW_LABEL)
@@ -134,7 +135,9 @@ def _rows(
     return rows
 
 
-def _figure(rows: dict[str, tuple[float, str]], duration: float):
+def _figure(
+    rows: dict[str, tuple[float, str]], duration: float
+) -> tuple[Any, dict[str, Any]]:
     """Return a figure with one row of axes for each stream."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -157,7 +160,7 @@ def _figure(rows: dict[str, tuple[float, str]], duration: float):
     return figure, dict(zip(rows, axes))
 
 
-def _draw_spectrogram(axis, wav: Tensor) -> None:
+def _draw_spectrogram(axis: Any, wav: Tensor) -> None:
     mel = torchaudio.transforms.MelSpectrogram(
         SAMPLE_RATE, 1024, 512, _HOP, n_mels=_MELS, mel_scale="slaney"
     )
@@ -188,7 +191,7 @@ def _mel(hertz: float) -> float:
 
 
 def _draw_pitch(
-    axis, f0: Tensor | None, pitch: Tensor | None, duration: float
+    axis: Any, f0: Tensor | None, pitch: Tensor | None, duration: float
 ) -> None:
     """Draw F0 on the left scale and pitch units on the right one."""
     step_axis = axis
@@ -216,7 +219,9 @@ def _draw_pitch(
         step_axis.set_ylim(-3, max(66, int(pitch.max()) + 3))
 
 
-def _draw_spans(axis, stream: Tensor, rate: float, duration: float) -> None:
+def _draw_spans(
+    axis: Any, stream: Tensor, rate: float, duration: float
+) -> None:
     """Draw runs of units as coloured, labelled spans."""
     spans = [
         (start, min(end, duration), unit)

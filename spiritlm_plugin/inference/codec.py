@@ -30,6 +30,7 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechUnits,
 )
 from spiritlm_plugin.pretrained.folders import local_folder
+from spiritlm_plugin.pretrained.trust import check_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,7 +65,7 @@ class SpeechCodec(Pretrained):
 
     MODULES_NEEDED = ["tokenizer", "vocoder"]
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         missing = [m for m in self.MODULES_NEEDED if m not in self.mods]
         if missing:
@@ -82,9 +83,13 @@ class SpeechCodec(Pretrained):
         source: str | Path,
         hparams_file: str = "hyperparams.yaml",
         overrides: dict[str, Any] | None = None,
-        **kwargs,
+        trust: bool = False,
+        **kwargs: Any,
     ) -> Self:
         """Load a SpeechBrain pretrained folder.
+
+        Its YAML is read as data first: unless it is trusted, it may build
+        nothing but torch modules of this package, SpeechBrain and torch.
 
         A `SpeechCodec` leaves out the language model that the folder may have.
 
@@ -97,6 +102,9 @@ class SpeechCodec(Pretrained):
             In that folder.
         overrides : dict, optional
             Of the YAML, as ``{"language_model_dtype": "float32"}``.
+        trust : bool
+            Whether the folder may build and run whatever it names, as with
+            other models of SpeechBrain; for folders of one's own.
         **kwargs
             As of `Pretrained.from_hparams`: ``savedir``, ``run_opts``, ...
 
@@ -104,6 +112,8 @@ class SpeechCodec(Pretrained):
         ------
         FileNotFoundError
             If a file is missing.
+        UntrustedError
+            If the folder names code that is not on the list of `check_folder`.
         CheckpointError
             If weights do not fit.
 
@@ -115,6 +125,8 @@ class SpeechCodec(Pretrained):
         False
         """
         folder = local_folder(source, hparams_file)
+        if not trust:
+            check_folder(folder, hparams_file)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         if "language_model" not in cls.MODULES_NEEDED:
             # Nobody waits for gigabytes that are not needed.
@@ -221,12 +233,11 @@ class SpeechCodec(Pretrained):
         >>> lm.encode_file(recording).duration
         2.36
         """
-        windows = read_windows(path)
         seconds = 0.0
         if isinstance(path, (str, os.PathLike)):
             seconds = audio_seconds(path)
         windows = tqdm(
-            windows,
+            read_windows(path),
             desc="tokenizing",
             unit="window",
             total=int(-(-seconds // WINDOW_SECONDS)),
@@ -285,14 +296,15 @@ class SpeechCodec(Pretrained):
         items = [_as_units(item) for item in units]
         if not items:
             raise ValueError("nothing to decode: the list of units is empty")
-        if not isinstance(speaker, (list, tuple)):
-            speaker = [speaker] * len(items)
-        if len(speaker) != len(items):
+        speakers: list[Any] = [speaker] * len(items)
+        if isinstance(speaker, (list, tuple)):
+            speakers = list(speaker)
+        if len(speakers) != len(items):
             raise ValueError(
-                f"{len(speaker)} speakers for {len(items)} items: give one, or "
-                "one for each"
+                f"{len(speakers)} speakers for {len(items)} items: give one, "
+                "or one for each"
             )
-        voices = [self.speaker_id(s) for s in speaker]
+        voices = [self.speaker_id(s) for s in speakers]
         seeds = None if seed is None else draw_seeds(seed, len(items))
         with self.inference_ctx:
             wavs = self.mods.vocoder.synthesize(
@@ -344,7 +356,7 @@ def draw_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
     """Return a seed for each of so many items."""
     if seed is None:
         seed = random.SystemRandom().randrange(2**31)
-    if isinstance(seed, Integral):
+    if isinstance(seed, (int, Integral)):
         return [int(seed) + i for i in range(count)]
     if len(seed) != count:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -53,7 +53,7 @@ class Continuer(FewShot):
         output: str,
         max_new_tokens: int,
         temperature: float = 0.8,
-        **options,
+        **options: Any,
     ):
         shown = [_join(*pair) for pair in lm.with_units(shots)]
         super().__init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -69,7 +69,7 @@ class Answer:
 def as_speech(lm: InterleavedModel, recordings: Sequence[Any]) -> list[Speech]:
     """Return recordings, units or `Speech` as speech with units."""
     speech = [r if isinstance(r, Speech) else Speech(r) for r in recordings]
-    return lm.with_units([speech])[0]
+    return cast("list[Speech]", lm.with_units([speech])[0])
 
 
 class FewShot:
@@ -130,7 +130,7 @@ class FewShot:
             )
         self.prompts = FewShotPrompts(lm.vocabulary, shots, output, limit)
         self.batch_size = batch_size
-        self.sampling = {
+        self.sampling: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
             "top_p": top_p,
@@ -221,7 +221,7 @@ class Transcriber(FewShot):
         shots: Sequence[tuple[Any, str]] = (),
         trained: bool = False,
         max_new_tokens: int = 200,
-        **options,
+        **options: Any,
     ):
         speech = as_speech(lm, [recording for recording, _ in shots])
         shown = [asr_shot(s, t, trained) for s, (_, t) in zip(speech, shots)]
@@ -292,7 +292,7 @@ class Reader(FewShot):
         max_new_tokens: int = 500,
         temperature: float = READING_TEMPERATURE,
         candidates: int = 1,
-        **options,
+        **options: Any,
     ):
         if candidates < 1:
             raise ValueError(f"candidates must be positive, got {candidates}")
@@ -423,7 +423,7 @@ class Classifier(FewShot):
         shots: Sequence[tuple[Any, str]],
         labels: Sequence[str] | None = None,
         max_new_tokens: int = 50,
-        **options,
+        **options: Any,
     ):
         if labels is not None and not labels:
             raise ValueError("there are no labels to choose from; name some")
@@ -446,7 +446,7 @@ class Classifier(FewShot):
         """Return the labels."""
         speech = as_speech(self.lm, recordings)
         if self.labels is not None:
-            return self._choose(speech)
+            return self._choose(speech, self.labels)
         queries = [intent_query(part) for part in speech]
         prompts, generations = self.ask(queries, seeds)
         return [
@@ -454,7 +454,7 @@ class Classifier(FewShot):
             for p, g in zip(prompts, generations)
         ]
 
-    def _choose(self, speech: list[Speech]) -> list[Answer]:
+    def _choose(self, speech: list[Speech], labels: list[str]) -> list[Answer]:
         """Return the likeliest labels, by the sums over their tokens."""
         prompts = [self.prompts([part]) for part in speech]
         room = self.context - self.sampling["max_new_tokens"]
@@ -463,13 +463,13 @@ class Classifier(FewShot):
         if not fits:
             return answers
         sums, _ = self.lm.log_likelihood(
-            [prompts[i].segments for i in fits for _ in self.labels],
+            [prompts[i].segments for i in fits for _ in labels],
             # With what stands before it: so its tokens are those of a shot.
-            [[intent_text(label)] for _ in fits for label in self.labels],
+            [[intent_text(label)] for _ in fits for label in labels],
             batch_size=self.batch_size,
         )
         for i, row in zip(fits, sums.view(len(fits), -1).tolist()):
-            scores = dict(zip(self.labels, row))
+            scores = dict(zip(labels, row))
             label = max(scores, key=scores.__getitem__)
             text = Generation([Text(label)], "likeliest")
             answers[i] = Answer(text, prompts[i].shots, label, True, scores)

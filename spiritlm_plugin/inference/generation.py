@@ -22,7 +22,7 @@ from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.vocoder import UnitVocoder
 
 
-class Generation(list):
+class Generation(list[Segment]):
     """The segments of one output, and why it ended.
 
     Arguments
@@ -52,8 +52,8 @@ class Generation(list):
     @property
     def wav(self) -> Tensor | None:
         """The waveforms, joined, 16 kHz, shape (time,); None without any."""
-        wavs = [s.wav for s in self if isinstance(s, Speech)]
-        wavs = [wav for wav in wavs if wav is not None]
+        spoken = [s.wav for s in self if isinstance(s, Speech)]
+        wavs = [wav for wav in spoken if wav is not None]
         return torch.cat(wavs) if wavs else None
 
     def __repr__(self) -> str:
@@ -162,7 +162,7 @@ class Speaking:
                     whole.split(), context.count(Kind.PHONETIC), heard
                 )
                 said = SpeechStream.concatenate([said, segment.stream])
-                places.append((generation, index))
+                places.append((generation, index, segment))
                 items.append(units)
                 skips.append(skip)
                 item_seeds.append(seed)
@@ -172,10 +172,10 @@ class Speaking:
         )
         limit = inf if max_seconds is None else max_seconds * SAMPLE_RATE
         left = {id(generation): limit for generation in generations}
-        for (generation, index), wav in zip(places, wavs):
+        for (generation, index, segment), wav in zip(places, wavs):
             wav = wav[: int(min(left[id(generation)], len(wav)))]
             left[id(generation)] -= len(wav)
-            generation[index] = replace(generation[index], wav=wav)
+            generation[index] = replace(segment, wav=wav)
 
     def _with_voice(
         self, stream: SpeechStream, said: SpeechStream
@@ -231,13 +231,10 @@ def cut_context(
     """
     drop = max(context - heard, 0)
 
-    def part(values):
-        return None if values is None else values[drop:]
-
     units = SpeechUnits(
-        part(units.phonetic),
-        part(units.pitch),
-        part(units.style),
+        units.phonetic[drop:],
+        None if units.pitch is None else units.pitch[drop:],
+        None if units.style is None else units.style[drop:],
         full_rate=False,
     )
     return units, context - drop

@@ -57,7 +57,7 @@ class InterleavedModel(SpeechEncoder, Protocol):
 
     def generate(
         self,
-        prompts: Sequence,
+        prompts: Sequence[list[Segment]],
         output: str = "any",
         max_new_tokens: int = 200,
         temperature: float = 0.8,
@@ -68,12 +68,15 @@ class InterleavedModel(SpeechEncoder, Protocol):
         vocode: bool = True,
         batch_size: int = 16,
         num_beams: int = 1,
-    ) -> Any:
-        """Continue prompts; a list of them gives a list of `Generation`."""
+    ) -> list[Generation]:
+        """Continue prompts."""
         ...
 
     def log_likelihood(
-        self, prompts: Sequence, continuations: Sequence, batch_size: int = 16
+        self,
+        prompts: Sequence[list[Segment]],
+        continuations: Sequence[list[Segment]],
+        batch_size: int = 16,
     ) -> tuple[Tensor, Tensor]:
         """Return how likely continuations are: sums, token counts."""
         ...

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -21,14 +21,14 @@ from spiritlm_plugin.dataio.units.segments import (
     is_single_prompt,
 )
 from spiritlm_plugin.dataio.units.units import Kind
-from spiritlm_plugin.dataio.units.vocabulary import check_output
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary, check_output
 from spiritlm_plugin.decoders.constrained import decode
 from spiritlm_plugin.inference.codec import SpeechCodec, draw_seeds
 from spiritlm_plugin.inference.generation import Generation, Speaking
 from spiritlm_plugin.inference.tasks import Tasks
 
 
-class SpiritLM(Tasks, SpeechCodec):
+class SpiritLM(SpeechCodec, Tasks):
     """A language model that reads and continues text and speech.
 
     Source: Nguyen et al., "SpiRit-LM: Interleaved Spoken and Written Language
@@ -60,7 +60,7 @@ class SpiritLM(Tasks, SpeechCodec):
         folder: str | Path | None = None,
         variant: str = "expressive",
         dtype: str = "auto",
-        **kwargs,
+        **kwargs: Any,
     ) -> SpiritLM:
         """Load the released checkpoints, as downloaded.
 
@@ -101,7 +101,7 @@ class SpiritLM(Tasks, SpeechCodec):
         return cls(hparams["modules"], hparams, **kwargs)
 
     @property
-    def vocabulary(self):
+    def vocabulary(self) -> Vocabulary:
         """The language model's `Vocabulary`."""
         return self.mods.language_model.vocabulary
 
@@ -114,6 +114,42 @@ class SpiritLM(Tasks, SpeechCodec):
     def expressive(self) -> bool:
         """Whether the model has pitch and style."""
         return self.vocabulary.expressive
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Segment | tuple[str, Any]],
+        output: str = "any",
+        max_new_tokens: int = 200,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        speaker: int | str | None = None,
+        seed: int | Sequence[int] | None = None,
+        stop: bool = True,
+        max_seconds: float | None = None,
+        min_speech_units: int = 25,
+        vocode: bool = True,
+        batch_size: int = 16,
+        num_beams: int = 1,
+    ) -> Generation: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[list],
+        output: str = "any",
+        max_new_tokens: int = 200,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        speaker: int | str | None = None,
+        seed: int | Sequence[int] | None = None,
+        stop: bool = True,
+        max_seconds: float | None = None,
+        min_speech_units: int = 25,
+        vocode: bool = True,
+        batch_size: int = 16,
+        num_beams: int = 1,
+    ) -> list[Generation]: ...
 
     @torch.inference_mode()
     def generate(
@@ -341,7 +377,9 @@ class SpiritLM(Tasks, SpeechCodec):
             encoded = dict(zip(recordings, units))
         return [
             [
-                replace(s, content=encoded[id(s)]) if id(s) in encoded else s
+                replace(s, content=encoded[id(s)])
+                if isinstance(s, Speech) and id(s) in encoded
+                else s
                 for s in prompt
             ]
             for prompt in batch

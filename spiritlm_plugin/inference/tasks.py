@@ -38,7 +38,7 @@ class Tasks(_Model):
     """
 
     def transcribe_file(
-        self, path: Any, shots: Shots | None = None, **options
+        self, path: Any, shots: Shots | None = None, **options: Any
     ) -> str:
         """Return what is said in a file; see `transcribe_batch`.
 
@@ -58,7 +58,7 @@ class Tasks(_Model):
         wav_lens: Tensor | None = None,
         shots: Shots | None = None,
         seed: int = 0,
-        **options,
+        **options: Any,
     ) -> list[str]:
         """Return what is said in recordings.
 
@@ -113,7 +113,7 @@ class Tasks(_Model):
         stop: Any = None,
         speaker: int | str | None = None,
         seed: int = 0,
-        **options,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
         """Read texts aloud.
 
@@ -178,7 +178,7 @@ class Tasks(_Model):
         labels: Sequence[str],
         shots: Shots,
         wav_lens: Tensor | None = None,
-        **options,
+        **options: Any,
     ) -> list[str]:
         """Return the likeliest label of each recording.
 
@@ -227,7 +227,9 @@ class Tasks(_Model):
             )
         return True
 
-    def _as_speech(self, wavs, wav_lens) -> list[Speech]:
+    def _as_speech(
+        self, wavs: Tensor | Sequence[Any], wav_lens: Tensor | None
+    ) -> list[Speech]:
         if wav_lens is None and isinstance(wavs, (list, tuple)):
             return [w if isinstance(w, Speech) else Speech(w) for w in wavs]
         return [Speech(units) for units in self.encode_batch(wavs, wav_lens)]

@@ -66,15 +66,17 @@ def assemble(
     language_models = {"": language_model, _BASE: base_language_model}
     for variant, parts in models.items():
         _check_counts(parts)
-        if language_models[variant] is not None:
-            _check_vocabulary(parts, Path(language_models[variant]))
+        model = language_models[variant]
+        if model is not None:
+            _check_vocabulary(parts, Path(model))
     destination.mkdir(parents=True, exist_ok=True)
     for variant, parts in models.items():
         write_folder(parts, destination, variant)
-        if language_models[variant] is not None:
+        model = language_models[variant]
+        if model is not None:
             add_language_model(destination, variant)
             shutil.copytree(
-                language_models[variant],
+                model,
                 destination / f"language_model{variant}",
                 dirs_exist_ok=True,
             )

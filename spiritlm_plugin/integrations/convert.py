@@ -67,11 +67,11 @@ def convert_release(
 def _write(release: Parts, folder: Path) -> None:
     lm = write_folder(release, folder)["language_model"]
     lm.save(folder / "language_model")
+    source = release.language_model
+    assert source is not None  # every release has one
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (release.language_model / name).exists():
-            shutil.copy(
-                release.language_model / name, folder / "language_model"
-            )
+        if (source / name).exists():
+            shutil.copy(source / name, folder / "language_model")
 
 
 def main(arguments: list[str] | None = None) -> None:

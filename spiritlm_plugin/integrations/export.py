@@ -99,7 +99,7 @@ def export_style(folder: str | Path, tokenizer: StyleTokenizer) -> None:
     """
     arguments = tokenizer.arguments
     config = Wav2Vec2Config(
-        **arguments["wav2vec2"], num_labels=arguments["units"]
+        **{**arguments["wav2vec2"], "num_labels": arguments["units"]}
     )
     model = Wav2Vec2ForSequenceClassification(config)
     model.wav2vec2.load_state_dict(tokenizer.encoder.model.state_dict())

@@ -33,9 +33,9 @@ def export_quantizer(path: str | Path, quantizer: LinearQuantizer) -> None:
     >>> torch.load(tmp / "quantizer.pt")["model_cfg"]
     {'vocab_size': 50, 'dim': 16, 'upstream_dim': 16}
     """
-    layers = quantizer.layers
-    dim, units = layers[0].in_features, quantizer.units
-    dims = layers[0].out_features, layers[2].out_features
+    layers, units = quantizer.layers, quantizer.units
+    first, second = (layers[i].get_parameter("weight") for i in (0, 2))
+    dim, dims = first.shape[1], (len(first), len(second))
     expected = LinearQuantizer.released_dims(dim, units)
     if dims != expected:
         raise ValueError(

@@ -122,9 +122,10 @@ def read_parts(**folders: str | Path | None) -> Parts:
         )
     arguments, states, read = {}, {}, []
     for kind in KINDS:
-        if folders.get(kind) is None:
+        given = folders.get(kind)
+        if given is None:
             continue
-        folder = Path(folders[kind])
+        folder = Path(given)
         read.append(str(folder))
         require_files(folder, [_CONFIG, _WEIGHTS])
         try:
@@ -390,7 +391,9 @@ def _lines(key: str, entries: Mapping[str, str]) -> str:
     return f"    {key}:\n{inner}"
 
 
-def _new(name: str, cls: str, arguments: dict[str, Any], **references) -> str:
+def _new(
+    name: str, cls: str, arguments: dict[str, Any], **references: str
+) -> str:
     """Write the YAML that makes an object."""
     if not arguments and not references:
         return f"{name}: !new:{_LOBES}.{cls} {{}}"

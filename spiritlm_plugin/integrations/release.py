@@ -159,7 +159,7 @@ def parse_conv_layers(expression: str) -> list[tuple[int, int, int]]:
     [(8, 10, 5), (8, 3, 2), (8, 3, 2)]
     """
 
-    def read(node):
+    def read(node: ast.AST) -> Any:
         match node:
             case ast.Expression(body=body):
                 return read(body)

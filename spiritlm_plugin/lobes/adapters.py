@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from spiritlm_plugin.lobes.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def add_adapters(lm: LanguageModel, lora: Mapping[str, Any]) -> None:
@@ -44,7 +47,8 @@ def add_adapters(lm: LanguageModel, lora: Mapping[str, Any]) -> None:
     except ModuleNotFoundError as error:
         raise ImportError("LoRA needs peft: pip install peft") from error
     config = LoraConfig(task_type="CAUSAL_LM", **lora)
-    lm.model = get_peft_model(lm.model, config)
+    # It is no subclass, and has all that a model has.
+    lm.model = cast("PreTrainedModel", get_peft_model(lm.model, config))
 
 
 def merge_adapters(lm: LanguageModel) -> None:
@@ -60,5 +64,6 @@ def merge_adapters(lm: LanguageModel) -> None:
     >>> type(lm.model).__name__
     'LlamaForCausalLM'
     """
-    if hasattr(lm.model, "merge_and_unload"):
-        lm.model = lm.model.merge_and_unload()
+    merge = getattr(lm.model, "merge_and_unload", None)
+    if merge is not None:
+        lm.model = merge()

@@ -42,19 +42,17 @@ class PitchShift(nn.Module):
     def forward(self, wavs: Tensor) -> Tensor:
         """Return changed waveforms, both of shape (batch, samples)."""
         new, old = self.ratios[int(torch.randint(len(self.ratios), ()))]
-        options = {
-            "n_fft": self._FFT,
-            "hop_length": self._HOP,
-            "window": torch.hann_window(self._FFT, device=wavs.device),
-        }
-        spectrum = torch.stft(wavs, **options, return_complex=True)
+        window = torch.hann_window(self._FFT, device=wavs.device)
+        spectrum = torch.stft(
+            wavs, self._FFT, self._HOP, window=window, return_complex=True
+        )
         advance = torch.linspace(
             0, torch.pi * self._HOP, spectrum.shape[1], device=wavs.device
         )
         stretched = torchaudio.functional.phase_vocoder(
             spectrum, old / new, advance[:, None]
         )
-        longer = torch.istft(stretched, **options)
+        longer = torch.istft(stretched, self._FFT, self._HOP, window=window)
         shifted = torchaudio.functional.resample(longer, new, old)
         missing = wavs.shape[1] - shifted.shape[1]
         return F.pad(shifted, (0, max(missing, 0)))[:, : wavs.shape[1]]

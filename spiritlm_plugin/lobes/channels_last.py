@@ -58,6 +58,7 @@ def run_conv1d(conv: nn.Conv1d, x: Tensor) -> Tensor:
     >>> run_conv1d(nn.Conv1d(3, 4, 5), torch.randn(1, 3, 1, 9)).shape
     torch.Size([1, 4, 1, 5])
     """
+    assert isinstance(conv.padding, tuple)  # of numbers, not "same"
     return F.conv2d(
         x,
         conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +50,10 @@ class CTCAligner(nn.Module):
         self.extractor = AutoFeatureExtractor.from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
         self.blank = tokenizer.pad_token_id
-        self.separator = tokenizer.convert_tokens_to_ids(
+        separator = tokenizer.convert_tokens_to_ids(
             getattr(tokenizer, "word_delimiter_token", "|")
         )
+        self.separator = cast(int, separator)  # several tokens give a list
         special = {self.blank, self.separator, *tokenizer.all_special_ids}
         self.characters = {
             token: index
@@ -159,11 +161,11 @@ def align_words(
     >>> align_words(scores, 1.0, ["A", "b"], {"a": 1, "b": 2})
     [('A', 0.2, 0.4), ('b', 0.6, 1.0)]
     """
-    spelled = [
-        [characters.get(c, characters.get(c.swapcase(), None)) for c in word]
+    found = [
+        [characters.get(c, characters.get(c.swapcase())) for c in word]
         for word in words
     ]
-    spelled = [[c for c in word if c is not None] for word in spelled]
+    spelled = [[c for c in word if c is not None] for word in found]
     targets: list[int] = []
     places: list[range] = []
     for word in spelled:
@@ -183,23 +185,25 @@ def align_words(
     )
     tokens = merge_tokens(path[0], path_scores[0].exp(), blank)
     frame = seconds / len(scores)
-    spans: list[tuple[float, float] | None] = [
+    spans = [
         (tokens[place[0]].start * frame, tokens[place[-1]].end * frame)
         if len(place)
         else None
         for place in places
     ]
-    spans = [
+    filled = [
         _between(spans, index, seconds) if span is None else span
         for index, span in enumerate(spans)
     ]
     return [
         (word, round(start, 4), round(end, 4))
-        for word, (start, end) in zip(words, spans)
+        for word, (start, end) in zip(words, filled)
     ]
 
 
-def _between(spans, index: int, seconds: float) -> tuple[float, float]:
+def _between(
+    spans: Sequence[tuple[float, float] | None], index: int, seconds: float
+) -> tuple[float, float]:
     """Return what lies between the neighbours of a word."""
     before = [span[1] for span in spans[:index] if span is not None]
     after = [span[0] for span in spans[index + 1 :] if span is not None]

@@ -97,6 +97,8 @@ class _PeriodJudge(nn.Module):
 class _SpectralJudge(nn.Module):
     """Convolutions over a magnitude spectrogram."""
 
+    window: Tensor
+
     def __init__(self, size: int, channels: int):
         super().__init__()
         self.size = size

@@ -8,14 +8,19 @@ causal attention needs no mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The attention's name in the configuration of a model.
 BY_DOCUMENT = "sdpa_by_document"
@@ -123,30 +128,34 @@ class DocumentBatches:
         starts = lengths.cumsum(0) - lengths
         sizes = _sizes(documents.longest)
         classes = torch.bucketize(lengths, torch.tensor(sizes))
-        tokens, real, shapes = [], [], []
+        found, masks = [], []
         for number in classes.unique().tolist():
             chosen = classes == number
             steps = torch.arange(sizes[number])
             inside = steps < lengths[chosen, None]
-            tokens.append((starts[chosen, None] + steps).where(inside, 0))
-            real.append(inside)
-            shapes.append(tuple(inside.shape))
+            found.append((starts[chosen, None] + steps).where(inside, 0))
+            masks.append(inside)
         tokens, real = (
-            torch.cat([x.flatten() for x in parts]) for parts in (tokens, real)
+            torch.cat([x.flatten() for x in parts]) for parts in (found, masks)
         )
         places = torch.empty(int(lengths.sum()), dtype=torch.long)
         places[tokens[real]] = real.nonzero().squeeze(1)
-        indices = (tokens, places, (~real).nonzero().squeeze(1))
-        return cls(*(x.to(documents.device) for x in indices), shapes)
+        padding = (~real).nonzero().squeeze(1)
+        device = documents.device
+        return cls(
+            tokens.to(device),
+            places.to(device),
+            padding.to(device),
+            [(len(mask), mask.shape[1]) for mask in masks],
+        )
 
 
 def _sizes(longest: int) -> list[int]:
-    sizes = [1]
-    for power in count():
-        for size in (2 << power, 3 << power):
-            sizes.append(_SHORTEST // 2 * size)
-            if sizes[-1] >= longest:
-                return sizes
+    steps = (step << power for power in count() for step in (2, 3))
+    sizes = [1, _SHORTEST // 2 * next(steps)]
+    while sizes[-1] < longest:
+        sizes.append(_SHORTEST // 2 * next(steps))
+    return sizes
 
 
 class _Take(torch.autograd.Function):
@@ -156,12 +165,20 @@ class _Take(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows, index, back, padding):
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        index: Tensor,
+        back: Tensor,
+        padding: Tensor | None,
+    ) -> Tensor:
         ctx.save_for_backward(back, padding)
         return rows.index_select(0, index)
 
     @staticmethod
-    def backward(ctx, gradients):
+    def backward(
+        ctx: Any, gradients: Tensor
+    ) -> tuple[Tensor, None, None, None]:
         back, padding = ctx.saved_tensors
         gradients = gradients.index_select(0, back)
         if padding is not None:
@@ -230,11 +247,16 @@ def _half_precision(query: Tensor) -> torch.dtype | None:
     return dtype if dtype in (torch.float16, torch.bfloat16) else None
 
 
-def _attend_in_one(states, documents, scaling):
+def _attend_in_one(
+    states: Sequence[Tensor], documents: Documents, scaling: float | None
+) -> Tensor:
     rows, _, size, _ = states[0].shape
+    query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in states)
     bounds = documents.bounds
     found = varlen_attn(
-        *(x.transpose(1, 2).flatten(0, 1) for x in states),
+        query,
+        key,
+        value,
         bounds,
         bounds,
         documents.longest,
@@ -242,10 +264,18 @@ def _attend_in_one(states, documents, scaling):
         scale=scaling,
         window_size=(-1, 0),  # causal
     )
+    assert isinstance(found, Tensor)  # and nothing else that was not asked for
     return found.unflatten(0, (rows, size))
 
 
-def _attend_in_batches(query, key, value, documents, dropout, scaling):
+def _attend_in_batches(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: DocumentBatches,
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
     tokens, places = documents.tokens, documents.places
     counts = [number * size for number, size in documents.shapes]
     batches = [
@@ -254,22 +284,25 @@ def _attend_in_batches(query, key, value, documents, dropout, scaling):
         ).split(counts)
         for states in (query, key, value)
     ]
-    attended = [
-        F.scaled_dot_product_attention(
-            *(states.unflatten(0, shape).transpose(1, 2) for states in batch),
+    attended = []
+    for shape, *batch in zip(documents.shapes, *batches):
+        q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in batch)
+        x = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        for shape, *batch in zip(documents.shapes, *batches)
-    ]
-    found = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])
+        attended.append(x.transpose(1, 2).flatten(0, 1))
+    found = torch.cat(attended)
     found = _Take.apply(found, places, tokens, documents.padding)
     return found.unflatten(0, (len(query), -1))
 
 
-def attend_by_document(model: nn.Module) -> None:
+def attend_by_document(model: PreTrainedModel) -> None:
     """Let a model attend by `Documents`, where it is called with ``documents``.
 
     Called without, or in layers that see no more than a window, it is what it
@@ -295,10 +328,21 @@ def attend_by_document(model: nn.Module) -> None:
         model.set_attn_implementation(BY_DOCUMENT)
 
 
-def _attend(by_mask, layer, *states_and_mask, documents=None, **options):
+def _attend(
+    by_mask: Callable[..., tuple[Tensor, Tensor | None]],
+    layer: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    documents: Documents | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
     """Attend as transformers asks for it, by the mask without documents."""
     if documents is None or options.get("sliding_window") is not None:
-        return by_mask(layer, *states_and_mask, **options)
-    *states, _ = states_and_mask
+        return by_mask(layer, query, key, value, mask, **options)
     dropout, scaling = options.get("dropout", 0.0), options.get("scaling")
-    return document_attention(*states, documents, dropout, scaling), None
+    attended = document_attention(
+        query, key, value, documents, dropout, scaling
+    )
+    return attended, None

@@ -77,7 +77,7 @@ class DurationPredictor(nn.Module):
                 low = shift
             else:
                 high = shift
-        self.output.bias += high
+        self.output.bias.add_(high)
         return high
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,13 +32,13 @@ class HifiGanGenerator(nn.Module):
         Channels of the input.
     channels : int
         Channels before the first upsampling, halved by each.
-    upsample_rates, upsample_kernels : list of int
+    upsample_rates, upsample_kernels : sequence of int
         Their product is the hop.
-    resblock_kernels : list of int
+    resblock_kernels : sequence of int
         Of the residual blocks that are averaged after each upsampling.
-    resblock_dilations : list of list of int
+    resblock_dilations : sequence of sequence of int
         Of each residual block's convolutions.
-    frame_dilations : list of int
+    frame_dilations : sequence of int
         Of a residual block of the frames, before the first upsampling, where
         convolutions cost least: what a unit sounds like depends on those
         around it. HiFi-GAN has none. It adds nothing before it is trained.
@@ -52,11 +54,11 @@ class HifiGanGenerator(nn.Module):
         self,
         input_dim: int,
         channels: int,
-        upsample_rates: list[int],
-        upsample_kernels: list[int],
-        resblock_kernels: list[int] = (3, 7, 11),
-        resblock_dilations: list[list[int]] = ((1, 3, 5),) * 3,
-        frame_dilations: list[int] = (),
+        upsample_rates: Sequence[int],
+        upsample_kernels: Sequence[int],
+        resblock_kernels: Sequence[int] = (3, 7, 11),
+        resblock_dilations: Sequence[Sequence[int]] = ((1, 3, 5),) * 3,
+        frame_dilations: Sequence[int] = (),
     ):
         super().__init__()
         self.input = weight_norm(conv1d(input_dim, channels, 7, padding=3))
@@ -65,9 +67,9 @@ class HifiGanGenerator(nn.Module):
             self.frames = _ResidualBlock(
                 channels, _FRAME_KERNEL, frame_dilations
             )
-            for conv in self.frames.plain:
-                nn.init.zeros_(conv.parametrizations.weight.original0)
-                nn.init.zeros_(conv.bias)
+            for name, values in self.frames.plain.named_parameters():
+                if name.endswith(("weight.original0", "bias")):
+                    nn.init.zeros_(values)
         self.stages = nn.ModuleList()
         self.hop = 1
         for rate, kernel in zip(upsample_rates, upsample_kernels):
@@ -98,7 +100,8 @@ class HifiGanGenerator(nn.Module):
         for module in list(self.modules()):
             if parametrize.is_parametrized(module):
                 parametrize.remove_parametrizations(module, "weight")
-        self.to(memory_format=torch.channels_last)
+        # torch's types leave this argument out.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return waveforms, shape (batch, 1, frames * hop).
@@ -154,7 +157,14 @@ class HifiGanGenerator(nn.Module):
 class _Stage(nn.Module):
     """Upsampling, and the mean of residual blocks."""
 
-    def __init__(self, channels, rate, kernel, block_kernels, block_dilations):
+    def __init__(
+        self,
+        channels: int,
+        rate: int,
+        kernel: int,
+        block_kernels: Sequence[int],
+        block_dilations: Sequence[Sequence[int]],
+    ):
         super().__init__()
         self.rate = rate
         self.upsampler = weight_norm(
@@ -189,10 +199,10 @@ class _Stage(nn.Module):
 class _ResidualBlock(nn.Module):
     """Pairs of a dilated and a plain convolution, each pair added."""
 
-    def __init__(self, channels: int, kernel: int, dilations: list[int]):
+    def __init__(self, channels: int, kernel: int, dilations: Sequence[int]):
         super().__init__()
 
-        def conv(dilation):
+        def conv(dilation: int) -> nn.Module:
             padding = (kernel - 1) * dilation // 2
             return weight_norm(
                 conv1d(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from spiritlm_plugin.lobes.document_attention import (
     Documents,
     attend_by_document,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Matrix products are fast where sizes are multiples of this.
 ROW_MULTIPLE = 64
@@ -47,7 +50,7 @@ class LanguageModel(nn.Module):
     torch.Size([1, 3, 1112])
     """
 
-    def __init__(self, model: nn.Module, vocabulary: Vocabulary):
+    def __init__(self, model: PreTrainedModel, vocabulary: Vocabulary):
         super().__init__()
         self.model = model
         self.vocabulary = vocabulary
@@ -57,7 +60,8 @@ class LanguageModel(nn.Module):
     @property
     def rows(self) -> int:
         """Rows of the embedding."""
-        return self.model.get_input_embeddings().num_embeddings
+        embedding = cast(nn.Embedding, self.model.get_input_embeddings())
+        return embedding.num_embeddings
 
     @property
     def context(self) -> int:
@@ -249,7 +253,7 @@ def load_language_model(
         require_files(folder, ["model.safetensors"])
     vocabulary = Vocabulary.load(folder)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, output_loading_info=True, weights_only=True
         )
     except Exception as error:  # of pickle, safetensors, json, ...
@@ -257,6 +261,8 @@ def load_language_model(
             f"cannot load the language model in {folder}: {error} Check that "
             "its weights were downloaded whole and fit its config.json"
         ) from error
+    # Its types know the model alone, not what it was asked for beside it.
+    model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
     problems = [
         f"{key.removesuffix('_keys')} {name}"
         for key in ("missing_keys", "mismatched_keys", "unexpected_keys")

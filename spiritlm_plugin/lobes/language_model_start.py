@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spiritlm_plugin.dataio.units.text_tokenizers import load_text_tokenizer
 from spiritlm_plugin.dataio.units.units import Kind
@@ -16,6 +17,9 @@ from spiritlm_plugin.lobes.language_model import (
     LanguageModel,
     load_language_model,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def start_language_model(
@@ -120,7 +124,7 @@ def start_language_model(
     model.resize_token_embeddings(
         len(vocabulary), pad_to_multiple_of=ROW_MULTIPLE, mean_resizing=False
     )
-    if learned:
+    if known is not None and learned:
         old, new = _shared_tokens(known, vocabulary)
         with torch.no_grad():
             for weights, rows in zip(_token_weights(model), learned):
@@ -142,12 +146,12 @@ def _unit_counts(vocabulary: Vocabulary) -> dict[Kind, int]:
     return {kind: vocabulary.unit_count(kind) for kind in Kind}
 
 
-def _token_weights(model: nn.Module) -> list[Tensor]:
+def _token_weights(model: PreTrainedModel) -> list[Tensor]:
     """Return the weights that have a row for each token."""
     layers = [model.get_input_embeddings()]
     if not model.config.tie_word_embeddings:
         layers.append(model.get_output_embeddings())
-    return [layer.weight for layer in layers]
+    return [layer.get_parameter("weight") for layer in layers]
 
 
 def _shared_tokens(

@@ -36,7 +36,7 @@ class MFCC(nn.Module):
 
     dim = 3 * _COEFFICIENTS
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.cepstra = torchaudio.transforms.MFCC(
             SAMPLE_RATE,

@@ -115,8 +115,7 @@ class PhoneticTokenizer(nn.Module):
     hubert : dict or None
         Arguments of `transformers.HubertConfig`; ``num_hidden_layers`` is the
         layer whose output is quantized. None quantizes cepstra, see `MFCC`.
-    quantizer : nn.Module
-        `LinearQuantizer` or `KMeansQuantizer`.
+    quantizer : LinearQuantizer or KMeansQuantizer
     normalize : bool
         Whether the HuBERT was trained on normalized waveforms.
     pool : int
@@ -140,11 +139,12 @@ class PhoneticTokenizer(nn.Module):
     def __init__(
         self,
         hubert: dict | None,
-        quantizer: nn.Module,
+        quantizer: LinearQuantizer | KMeansQuantizer,
         normalize: bool = False,
         pool: int = 1,
     ):
         super().__init__()
+        self.encoder: MFCC | SpeechEncoder
         if hubert is None:
             self.encoder = MFCC()
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,8 +92,9 @@ class FCPE(nn.Module):
                 for wav, length in zip(wavs, lengths.tolist())
             ]
         mel_lengths = torch.tensor([len(m) for m in mels], device=wavs.device)
-        mels = nn.utils.rnn.pad_sequence(mels, batch_first=True)
-        salience = self._salience(mels, mel_lengths)
+        salience = self._salience(
+            nn.utils.rnn.pad_sequence(mels, batch_first=True), mel_lengths
+        )
         cents = self.network.latent2cents_local_decoder(
             salience, threshold=self.threshold
         )
@@ -129,7 +131,7 @@ class FCPE(nn.Module):
         return network.output_proj(network.norm(x)).sigmoid()
 
 
-def _conformer(net: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
+def _conformer(net: Any, x: Tensor, mask: Tensor | None) -> Tensor:
     """Run a convolution module of torchfcpe on (batch, frames, channels)."""
     norm, _, widen, gate, depthwise, activation, narrow, *_ = net
     y = norm(x).unsqueeze(1).permute(0, 3, 1, 2)
@@ -167,6 +169,8 @@ class PitchQuantizer(nn.Module):
     >>> quantizer(torch.randn(1, 2, 200), torch.tensor([200]))[0].shape
     torch.Size([1, 12])
     """
+
+    codebook: Tensor
 
     def __init__(
         self,
@@ -225,7 +229,8 @@ class PitchQuantizer(nn.Module):
 
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is quantized, (batch, output_width, frames)."""
-        for halving, *blocks in self.stages:
+        for stage in self.stages:
+            halving, *blocks = stage.children()
             lengths = lengths // 2
             x = halving(x)
             mask = frame_mask(lengths, x.shape[-1])

@@ -71,7 +71,8 @@ class PitchDecoder(nn.Module):
         """
         mask = frame_mask(lengths, codes.shape[-1])
         x = zero_padding(self.input(zero_padding(codes, mask)), mask)
-        for *blocks, doubling in self.stages:
+        for stage in self.stages:
+            *blocks, doubling = stage.children()
             for block in blocks:
                 x = block(x, mask)
             x, lengths = doubling(x), lengths * 2
@@ -137,6 +138,9 @@ class PitchVQVAE(nn.Module):
     >>> quantizer = vqvae.export()
     """
 
+    counts: Tensor
+    sums: Tensor
+
     def __init__(
         self,
         quantizer: dict[str, Any],
@@ -199,7 +203,7 @@ class PitchVQVAE(nn.Module):
         """Return the quantizer alone; its F0 input is in Hz."""
         quantizer = copy.deepcopy(self.quantizer)
         with torch.no_grad():
-            quantizer.stages[0][0].weight[:, 0] /= self.f0_scale
+            quantizer.get_parameter("stages.0.0.weight")[:, 0] /= self.f0_scale
         return quantizer
 
     def _revive(self, vectors: Tensor) -> None:

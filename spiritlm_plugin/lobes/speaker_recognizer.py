@@ -28,6 +28,8 @@ class SpeakerRecognizer(nn.Module):
     (1, 0)
     """
 
+    log_probabilities: Tensor
+
     def __init__(self, speakers: int, units: int):
         super().__init__()
         uniform = torch.full((speakers, units), 1 / units)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,14 @@ from spiritlm_plugin.lobes.masking import frame_mask, standardize
 # of their frames.
 _FAST_LAYERS = 2
 _PIECE = 400
+
+
+class _Layer(Protocol):
+    """A convolution of the models, as transformers has it."""
+
+    conv: nn.Conv1d
+    activation: nn.Module
+    layer_norm: nn.GroupNorm  # of the first one
 
 
 class SpeechEncoder(nn.Module):
@@ -85,15 +95,20 @@ class SpeechEncoder(nn.Module):
             conv.to(device, dtype)
         PointwiseLinear.replace_all(self.model)
 
+    @property
+    def _layers(self) -> Sequence[_Layer]:
+        layers = self.model.feature_extractor.conv_layers
+        return cast("Sequence[_Layer]", layers)
+
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return the number of frames for numbers of samples."""
-        for layer in self.model.feature_extractor.conv_layers:
+        for layer in self._layers:
             lengths = _conv_lengths(lengths, layer.conv)
         return lengths
 
     def input_length(self, frames: int) -> int:
         """Return the number of samples that so many frames see."""
-        field, hop = _field(self.model.feature_extractor.conv_layers)
+        field, hop = _field(self._layers)
         return (frames - 1) * hop + field
 
     def forward(
@@ -143,7 +158,7 @@ class SpeechEncoder(nn.Module):
 
         On a CPU the first, fast layers work on pieces that stay in the cache.
         """
-        first, *others = self.model.feature_extractor.conv_layers
+        first, *others = self._layers
         weight, bias = _fold_norm(first.conv, first.layer_norm, wavs, lengths)
         fast, slow = others[:_FAST_LAYERS], others[_FAST_LAYERS:]
         field, hop = _field([first, *fast])
@@ -226,7 +241,7 @@ def _windows(wavs: Tensor, conv: nn.Conv1d) -> Tensor:
     return wavs.unfold(1, conv.kernel_size[0], conv.stride[0])
 
 
-def _run_layers(layers, x: Tensor) -> Tensor:
+def _run_layers(layers: Sequence[_Layer], x: Tensor) -> Tensor:
     for layer in layers:
         x = _in_place(layer.activation, run_conv1d(layer.conv, x))
     return x
@@ -239,7 +254,7 @@ def _in_place(activation: nn.Module, x: Tensor) -> Tensor:
     return torch.ops.aten.gelu_(x)
 
 
-def _field(layers) -> tuple[int, int]:
+def _field(layers: Sequence[_Layer]) -> tuple[int, int]:
     """Return receptive field and hop of convolutions, in samples."""
     field, hop = 1, 1
     for layer in reversed(layers):

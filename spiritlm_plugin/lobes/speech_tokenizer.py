@@ -14,6 +14,9 @@ from spiritlm_plugin.dataio.units.units import (
     SAMPLE_RATE,
     SpeechUnits,
 )
+from spiritlm_plugin.lobes.phonetic import PhoneticTokenizer
+from spiritlm_plugin.lobes.pitch import PitchTokenizer
+from spiritlm_plugin.lobes.style import StyleTokenizer
 
 # Recordings are cut into windows that are tokenized by themselves.
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
@@ -26,10 +29,11 @@ class SpeechTokenizer(nn.Module):
 
     Arguments
     ---------
-    phonetic : nn.Module
-        `PhoneticTokenizer`.
-    pitch, style : nn.Module, optional
-        `PitchTokenizer` and `StyleTokenizer` of an Expressive model.
+    phonetic : PhoneticTokenizer
+    pitch : PitchTokenizer, optional
+        Of an Expressive model.
+    style : StyleTokenizer, optional
+        Of an Expressive model.
     batch_seconds : float
         Windows of similar length are run together up to this much audio,
         padding included; more is faster on a GPU and needs more memory.
@@ -44,9 +48,9 @@ class SpeechTokenizer(nn.Module):
 
     def __init__(
         self,
-        phonetic: nn.Module,
-        pitch: nn.Module | None = None,
-        style: nn.Module | None = None,
+        phonetic: PhoneticTokenizer,
+        pitch: PitchTokenizer | None = None,
+        style: StyleTokenizer | None = None,
         batch_seconds: float = 100.0,
     ):
         super().__init__()
@@ -131,14 +135,13 @@ class SpeechTokenizer(nn.Module):
 
     def _tokenize(self, windows: list[Tensor]) -> list[SpeechUnits]:
         """Tokenize windows in batches of similar length, in order."""
-        out: list[SpeechUnits | None] = [None] * len(windows)
+        out: dict[int, SpeechUnits] = {}
         lengths = [len(window) for window in windows]
         limit = int(self.batch_seconds * SAMPLE_RATE)
         for indices in length_batches(lengths, limit):
             batch = self._tokenize_batch([windows[i] for i in indices])
-            for index, units in zip(indices, batch):
-                out[index] = units
-        return out
+            out.update(zip(indices, batch))
+        return [out[index] for index in range(len(windows))]
 
     def _tokenize_batch(self, windows: list[Tensor]) -> list[SpeechUnits]:
         device = next(self.parameters()).device
@@ -166,8 +169,9 @@ def join_windows(parts: Iterable[SpeechUnits]) -> SpeechUnits:
     """
     parts = list(parts)
 
-    def join(name):
+    def join(name: str) -> Tensor | None:
         streams = [getattr(part, name) for part in parts]
         return None if streams[0] is None else torch.cat(streams)
 
-    return SpeechUnits(join("phonetic"), join("pitch"), join("style"))
+    phonetic = torch.cat([part.phonetic for part in parts])
+    return SpeechUnits(phonetic, join("pitch"), join("style"))

@@ -149,7 +149,7 @@ class UnitVocoder(nn.Module):
         if isinstance(speaker, str) and speaker in self.speakers:
             return self.speakers.index(speaker)
         is_number = isinstance(speaker, Integral) and speaker is not True
-        if is_number and 0 <= speaker < len(self.speakers):
+        if is_number and 0 <= int(speaker) < len(self.speakers):
             return int(speaker)
         known = ", ".join(f"{i} ({s})" for i, s in enumerate(self.speakers))
         raise ValueError(f"unknown speaker {speaker!r}; known: {known}")
@@ -178,7 +178,17 @@ class UnitVocoder(nn.Module):
             Units of each utterance, shape (units,).
         speakers : sequence of str
             Who says it.
+
+        Raises
+        ------
+        ValueError
+            If the vocoder does not recognize speakers.
         """
+        if self.speaker_recognizer is None:
+            raise ValueError(
+                "this vocoder has no speaker recognizer; make it with "
+                "recognizes_speakers=True"
+            )
         blank = self._size("phonetic")
         self.speaker_recognizer.learn(
             [fill_blanks(item, blank) for item in phonetic],
@@ -202,7 +212,7 @@ class UnitVocoder(nn.Module):
         lengths = torch.tensor([len(item) for item in phonetic])
         if not len(lengths) or not int(lengths.max()):
             return [item.new_zeros(len(item)) for item in phonetic]
-        device = self.embeddings["phonetic"].weight.device
+        device = self._device
         last = self._size("phonetic") - 1
         padded = pad_sequence(list(phonetic), True).clamp(max=last)
         frames = self.predict_durations(padded.to(device), lengths.to(device))
@@ -243,14 +253,10 @@ class UnitVocoder(nn.Module):
         Tensor
             Shape (batch, units); anything behind an item.
         """
-        if self.duration_predictor is None:
-            raise ValueError(
-                "this vocoder has no duration predictor; give it units at "
-                "full rate"
-            )
+        predictor = self._predictor()
         mask = frame_mask(lengths, phonetic.shape[1])
         embedded = self.embeddings["phonetic"](phonetic)
-        return self.duration_predictor(embedded.detach(), mask)
+        return predictor(embedded.detach(), mask)
 
     @torch.no_grad()
     def calibrate_durations(self, phonetic: Sequence[Tensor]) -> float:
@@ -273,7 +279,7 @@ class UnitVocoder(nn.Module):
             for item in items
             if len(item)
         ]
-        device = self.embeddings["phonetic"].weight.device
+        device = self._device
         lengths = [len(units) for units, _ in runs]
         predicted, frames = [], []
         for batch in length_batches(lengths, self.batch_frames):
@@ -282,7 +288,7 @@ class UnitVocoder(nn.Module):
             rows = self.log_durations(padded.to(device), counts)
             predicted += [row[: lengths[i]] for i, row in zip(batch, rows)]
             frames += [runs[i][1] for i in batch]
-        return self.duration_predictor.calibrate(
+        return self._predictor().calibrate(
             torch.cat(predicted), torch.cat(frames)
         )
 
@@ -292,7 +298,7 @@ class UnitVocoder(nn.Module):
         speakers: Sequence[int | None],
         global_style: int | None = None,
         skip: Sequence[int] | None = None,
-        seeds: Sequence[int] | None = None,
+        seeds: Sequence[int | None] | None = None,
     ) -> list[Tensor]:
         """Return the waveform of each item's units.
 
@@ -311,7 +317,7 @@ class UnitVocoder(nn.Module):
         skip : sequence of int, optional
             For each item, how many phonetic units at the start are context:
             they are heard by the vocoder and left out of the waveform.
-        seeds : sequence of int, optional
+        seeds : sequence of int or None, optional
             Of the draw of each item's style.
 
         Returns
@@ -347,7 +353,7 @@ class UnitVocoder(nn.Module):
         ]
         wavs: list[Tensor] = [torch.empty(0)] * len(units)
         lengths = [len(item["phonetic"]) for item in frames]
-        device = self.embeddings["phonetic"].weight.device
+        device = self._device
         # On a CPU nothing is gained by padding items to a common length.
         limit = 0 if device.type == "cpu" else self.batch_frames
         for batch in length_batches(lengths, limit):
@@ -372,10 +378,22 @@ class UnitVocoder(nn.Module):
                 wavs[i] = wav[starts[i] : end].float().cpu()
         return wavs
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.embeddings.parameters()).device
+
     def _size(self, name: str) -> int:
         if name not in self.embeddings:
             return 0
-        return self.embeddings[name].num_embeddings
+        return len(self.embeddings[name].get_parameter("weight"))
+
+    def _predictor(self) -> DurationPredictor:
+        if self.duration_predictor is None:
+            raise ValueError(
+                "this vocoder has no duration predictor; give it units at "
+                "full rate"
+            )
+        return self.duration_predictor
 
     def _complete(self, units: SpeechUnits, seed: int | None) -> SpeechUnits:
         """Check units, fill blanks and draw a style where there is none."""
@@ -455,8 +473,8 @@ class UnitVocoder(nn.Module):
             "global_style": (global_styles, self.default_global_style),
         }
         inputs = []
+        device = self._device
         for name, embedding in self.embeddings.items():
-            device = embedding.weight.device
             if name in constants:
                 value, default = constants[name]
                 if value is None:

@@ -355,7 +355,7 @@ def mean_similarity(
             "another word beside it; check the words' times"
         )
 
-    def mean(sums):
+    def mean(sums: Iterable[Sequence[float]]) -> list[float]:
         return [math.fsum(layer) / words for layer in zip(*sums)]
 
     return {

@@ -28,7 +28,7 @@ class Scored:
     log_likelihood: float
     tokens: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not math.isfinite(self.log_likelihood) or self.tokens < 1:
             raise ValueError(
                 f"a variant of {self.group!r} has the log-likelihood "

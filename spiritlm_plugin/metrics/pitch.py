@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from speechbrain.utils.metric_stats import MetricStats
 from torch import Tensor
@@ -98,7 +100,7 @@ class PitchErrorStats(MetricStats):
     0.5
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(metric=pitch_errors)
 
     def append(
@@ -114,6 +116,12 @@ class PitchErrorStats(MetricStats):
         errors = pitch_errors(f0, voiced, target_f0, target_voiced, lengths)
         self.ids.extend(ids)
         self.scores.extend(errors.tolist())
+
+    @overload
+    def summarize(self, field: None = None) -> dict[str, float]: ...
+
+    @overload
+    def summarize(self, field: str) -> float: ...
 
     def summarize(self, field: str | None = None) -> dict[str, float] | float:
         """Return the errors, or one of them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.metric_stats import ErrorRateStats
 from torch import Tensor
@@ -46,7 +47,8 @@ def load_recognizer(
         return _load_faster_whisper(str(source), device)
     from transformers import pipeline
 
-    recognize = pipeline(
+    # Its types know one recording at a time.
+    recognize: Callable[..., list[dict[str, Any]]] = pipeline(
         "automatic-speech-recognition", str(source), device=device
     )
 
@@ -77,14 +79,14 @@ def _load_faster_whisper(folder: str, device: str) -> Recognizer:
     return transcribe
 
 
-def _join(model, wav: Tensor) -> str:
+def _join(model: Any, wav: Tensor) -> str:
     """Transcribe; again, where the words repeat themselves without end.
 
     Whisper's authors know such transcripts by the same sign, and draw from the
     model again and again until they get another one. This is not up to chance.
     """
 
-    def decode(**options) -> list:
+    def decode(**options: Any) -> list[Any]:
         segments, _ = model.transcribe(
             wav.cpu().numpy(),
             language="en",

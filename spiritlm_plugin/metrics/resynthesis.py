@@ -113,8 +113,12 @@ class ResynthesisJudge:
             made, wavs, made_contours, contours
         ):
             frames = min(len(one_f0[0]), len(other_f0[0]))
-            cut = [x[None, :frames] for x in (*one_f0, *other_f0)]
-            errors = pitch_errors(*cut, torch.tensor([frames]))
+            f0, voiced, true_f0, true_voiced = (
+                x[None, :frames] for x in (*one_f0, *other_f0)
+            )
+            errors = pitch_errors(
+                f0, voiced, true_f0, true_voiced, torch.tensor([frames])
+            )
             samples = min(len(one), len(other))
             distance = self._mel_distance(one[:samples], other[:samples])
             rows.append(
@@ -149,7 +153,7 @@ def find_contours(f0: FCPE, wavs: Sequence[Tensor]) -> list[Contour]:
 
 def resynthesis_figures(
     rows: Sequence[Mapping[str, Any]],
-    texts: Sequence[str | None],
+    texts: Sequence[str],
     styles: Sequence[str | None],
 ) -> dict[str, float]:
     """Sum up what was found in the recordings of all utterances.

@@ -15,6 +15,8 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BatchEncoding,
+    BatchFeature,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -46,7 +48,7 @@ class _Classifier:
         self.processor = processor
         self.labels = [_as_sentiment(label) for label in labels]
 
-    def _classify(self, inputs) -> list[str]:
+    def _classify(self, inputs: BatchEncoding | BatchFeature) -> list[str]:
         logits = self.model(**inputs.to(self.model.device)).logits
         return [self.labels[i] for i in logits.argmax(-1).tolist()]
 
@@ -153,7 +155,7 @@ class SpeechClassifier(_Classifier):
         ]
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str]):
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> BatchEncoding:
     """Return what a text classifier reads, texts cut where they are long."""
     return tokenizer(
         list(texts),
@@ -164,7 +166,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str]):
     )
 
 
-def extract(extractor: Any, wavs: Sequence[Tensor] | Tensor):
+def extract(extractor: Any, wavs: Sequence[Tensor] | Tensor) -> BatchFeature:
     """Return what a speech classifier hears of wavs at 16 kHz."""
     return extractor(
         [wav.float().cpu().numpy() for wav in wavs],
@@ -204,7 +206,7 @@ def load_classifier(
     if modality == "text":
         model = AutoModelForSequenceClassification.from_pretrained(source)
         processor = AutoTokenizer.from_pretrained(source)
-        kind: type[_Classifier] = TextClassifier
+        kind: type[TextClassifier | SpeechClassifier] = TextClassifier
     else:
         model = AutoModelForAudioClassification.from_pretrained(source)
         processor = AutoFeatureExtractor.from_pretrained(source)

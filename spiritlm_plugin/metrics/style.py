@@ -35,7 +35,7 @@ class StyleClassifier:
     ['happy']
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import (

@@ -20,13 +20,23 @@ from spiritlm_plugin.dataio.corpus.unit_store import (
     tokenize_corpus,
 )
 from spiritlm_plugin.integrations.parts import load_tokenizer
+from spiritlm_plugin.training.trainer import LoaderSettings
 
 # Utterances of a split, with --debug.
 _DEBUG_UTTERANCES = 16
 
 
+class TeacherSettings(LoaderSettings):
+    """What all that learns from a teacher's units reads."""
+
+    manifest_folder: str
+    teacher: str
+    shortest_seconds: float
+    opt_class: Any
+
+
 def teacher_units(
-    hparams: dict[str, Any], brain: Brain, split: str
+    hparams: TeacherSettings, brain: Brain, split: str
 ) -> datasets.Dataset:
     """Return the utterances of a split with the teacher's phonetic units.
 
@@ -35,7 +45,7 @@ def teacher_units(
 
     Arguments
     ---------
-    hparams : dict
+    hparams : TeacherSettings
         ``manifest_folder``, ``output_folder``, ``teacher``, the folder of a
         phonetic part, and ``shortest_seconds``: shorter utterances are left
         out.

@@ -28,6 +28,7 @@ from speechbrain.utils.distributed import (
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.seeds import derive_seed
 
 # Buckets of length that batches are made in.
@@ -234,9 +235,16 @@ class TrainingBrain(sb.Brain):
         return next(iter(best.items()))
 
 
+class LoaderSettings(TrainingSettings):
+    """What `train` reads besides."""
+
+    train_loader: dict[str, Any]
+    valid_loader: dict[str, Any]
+
+
 def train(
     brain: TrainingBrain,
-    hparams: dict[str, Any],
+    hparams: LoaderSettings,
     train_data: DynamicItemDataset,
     valid_data: DynamicItemDataset,
 ) -> None:
@@ -246,9 +254,8 @@ def train(
     ---------
     brain : TrainingBrain
         With a checkpointer.
-    hparams : dict
-        ``epoch_counter``, and ``train_loader`` and ``valid_loader``: arguments
-        of the data loaders, where ``batch_seconds`` makes batches of so many
+    hparams : LoaderSettings
+        ``train_loader`` and ``valid_loader`` are arguments of the data loaders, where ``batch_seconds`` makes batches of so many
         seconds, padding included, of utterances of similar length.
     train_data, valid_data : DynamicItemDataset
         With a duration for each utterance.

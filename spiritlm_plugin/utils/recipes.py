@@ -7,29 +7,40 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import speechbrain as sb
 import torch
 import torch.distributed as dist
-import yaml
-from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import ddp_init_group, if_main_process
 from speechbrain.utils.seed import seed_everything
 
+from spiritlm_plugin.utils.configuration import (
+    Settings,
+    check_arguments,
+    check_configuration,
+    parse_overrides,
+)
+
+# Stands for an equals sign inside a value; of Unicode's private use.
+_EQUALS = "\ue000"
+
 
 def load_recipe(
-    arguments: Sequence[str],
+    arguments: Sequence[str], schema: type[Settings]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a recipe's command line as all SpeechBrain recipes do.
 
-    Joins the other processes under ``torchrun``, sets the seed and makes the
-    experiment's folder.
+    Checks the configuration, joins the other processes under ``torchrun``,
+    sets the seed and makes the experiment's folder.
 
     Arguments
     ---------
     arguments : sequence of str
         The YAML file, run options such as ``--debug`` and overrides.
+    schema : type
+        What the recipe reads of the file; see `Settings`.
 
     Returns
     -------
@@ -37,24 +48,42 @@ def load_recipe(
         The loaded YAML.
     run_opts : dict
         For the Brain.
+
+    Raises
+    ------
+    FileNotFoundError, ConfigurationError
+        As of `check_configuration`, before anything is built.
     """
     arguments = list(arguments)
+    check_arguments(arguments)
     if not torch.cuda.is_available():
         arguments.append("--distributed_backend=gloo")
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, text = sb.parse_arguments(
+        [_hide_equals(argument) for argument in arguments]
+    )
+    text = text.replace(_EQUALS, "=")
+    overrides = parse_overrides(text)
+    values = check_configuration(hparams_file, overrides, schema)
     if not dist.is_initialized():  # by a recipe that runs this one
         ddp_init_group(run_opts)
+    # Weights are drawn when the YAML is loaded.
+    seed_everything(values["seed"], verbose=False)
     with open(hparams_file, encoding="utf-8") as file:
-        # Weights are drawn when the YAML is loaded.
-        seed_everything(_read_seed(file, overrides), verbose=False)
-        file.seek(0)
         hparams = load_hyperpyyaml(file, overrides)
     folder = hparams["output_folder"]
-    sb.create_experiment_directory(folder, hparams_file, overrides)
+    sb.create_experiment_directory(folder, hparams_file, text)
     script = sys.argv[0]
     if if_main_process() and os.path.isfile(script):
         shutil.copy(script, folder)
     return hparams, run_opts
+
+
+def _hide_equals(argument: str) -> str:
+    """Keep SpeechBrain from dividing a value at its equals signs."""
+    name, equals, value = argument.partition("=")
+    if not name.startswith("--"):
+        return argument.replace("=", _EQUALS)
+    return name + equals + value.replace("=", _EQUALS)
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -76,13 +105,3 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
-
-
-def _read_seed(file: TextIO, overrides: str) -> int:
-    for key, value in yaml.compose(resolve_references(file, overrides)).value:
-        if key.value == "seed" and value.value.isdecimal():
-            return int(value.value)
-    raise ValueError(
-        f"{file.name} has no seed; add a line such as `seed: 1986`, or name "
-        "a number with --seed"
-    )

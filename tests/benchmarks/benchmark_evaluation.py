@@ -8,18 +8,17 @@ from recordings to transcripts, and to the likelihoods of the stories' endings.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.evaluation.comprehension import Scorer, read_groups
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.inference.few_shot import Transcriber
 from tests.benchmarks.benchmark_inference import machine, measure, table
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes/TinySpeech"
 _BUDGET = 120.0  # seconds, after which a measurement is not repeated
 
 
@@ -43,18 +42,13 @@ def comprehending(
     lm: SpiritLM, folder: Path, count: int, size: int
 ) -> Callable[[], None]:
     """Return what scores the endings of so many stories in batches."""
-    path = RECIPES / "comprehension" / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("comprehension", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    groups = script.read_groups(folder / "test_storycloze.json")
+    groups = read_groups(folder / "test_storycloze.json")
     names = spread(groups, count)
-    score = script.Scorer(lm, ["S", "T", "T2S", "S2T"], size)
+    score = Scorer(lm, groups, ["S", "T", "T2S", "S2T"], size)
 
     def run() -> None:
         for start in range(0, count, size):
-            batch = names[start : start + size]
-            score({name: groups[name] for name in batch})
+            score(names[start : start + size])
 
     return run
 

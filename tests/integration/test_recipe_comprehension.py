@@ -13,6 +13,8 @@ from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
 from spiritlm_plugin.dataio.units.units import SpeechStream
+from spiritlm_plugin.evaluation import comprehension
+from spiritlm_plugin.evaluation.comprehension import Scorer
 from spiritlm_plugin.evaluation.predictions import PredictionsError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -23,13 +25,17 @@ STARTS = (9600, 16000)
 TASKS = ["lexical", "syntactic", "storycloze", "topic-storycloze"]
 
 
-@pytest.fixture(scope="module")
-def script():
-    path = RECIPE / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("comprehension", path)
+def load_script(recipe):
+    path = recipe / "evaluate.py"
+    spec = importlib.util.spec_from_file_location("evaluate", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script(RECIPE)
 
 
 def entry(folder, name, wav, **more):
@@ -213,16 +219,16 @@ def test_a_stopped_run_goes_on(evaluated, script, tmp_path, monkeypatch):
     command, output = evaluated
     command = [x for x in command if "output_folder" not in x]
     command += [f"--output_folder={tmp_path}", "--batch_size=2"]
-    scorer = script.Scorer.__call__
+    scorer = Scorer.__call__
     calls = []
 
-    def stopping(self, groups):
-        calls.append(list(groups))
+    def stopping(self, names):
+        calls.append(list(names))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return scorer(self, groups)
+        return scorer(self, names)
 
-    monkeypatch.setattr(script.Scorer, "__call__", stopping)
+    monkeypatch.setattr(Scorer, "__call__", stopping)
     with pytest.raises(KeyboardInterrupt):
         script.main(command)
     script.main(command)
@@ -230,9 +236,9 @@ def test_a_stopped_run_goes_on(evaluated, script, tmp_path, monkeypatch):
     assert likelihoods(tmp_path).keys() == likelihoods(output).keys()
 
 
-def test_contexts_longer_than_the_model_has_room_for(script, manifests, models):
+def test_contexts_longer_than_the_model_has_room_for(manifests, models):
     lm = models["base"]
-    groups = script.load_groups(
+    groups = comprehension.load_groups(
         {
             "manifest_folder": manifests,
             "split": "test",
@@ -241,32 +247,32 @@ def test_contexts_longer_than_the_model_has_room_for(script, manifests, models):
             "groups": 1,
         }
     )
-    [whole] = script.Scorer(lm, ["S2T"], 16)(groups)
+    [whole] = Scorer(lm, groups, ["S2T"], 16)(groups)
     assert [score["dropped"] for score in whole["scores"]] == [0, 0, 0]
     config = lm.mods.language_model.model.config
     room, config.max_position_embeddings = config.max_position_embeddings, 16
     try:
-        [row] = script.Scorer(lm, ["S2T"], 16)(groups)
+        [row] = Scorer(lm, groups, ["S2T"], 16)(groups)
         [dropped] = {score["dropped"] for score in row["scores"]}
         assert dropped > 0
         config.max_position_embeddings = 3
         with pytest.raises(ValueError, match="storycloze/story0 has a variant"):
-            script.Scorer(lm, ["S2T"], 16)(groups)
+            Scorer(lm, groups, ["S2T"], 16)(groups)
     finally:
         config.max_position_embeddings = room
 
 
-def test_units_in_force_are_not_repeated(script):
+def test_units_in_force_are_not_repeated():
     before = SpeechStream.from_string("[St1][Pi2][Hu3][Hu4]")
     after = SpeechStream.from_string("[St1][Pi5][Hu4][Hu6][St1][Hu4]")
-    found = script.without_repeats(before, after)
+    found = comprehension.without_repeats(before, after)
     assert found.to_string() == "[Pi5][Hu6][St1][Hu4]"
 
 
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--modalities=[S, X]"], "modalities are some of S, T, T2S, S2T"),
+        (["--modalities=[S, X]"], "'S', 'T', 'T2S' or 'S2T'"),
         (["--modalities=[]"], "modalities are some of"),
         (["--tasks={lexical: words}"], "the task 'lexical' should be as in"),
         (["--tasks={other: {manifest: lexical, wrong: odd}}"], "one 'odd'"),
@@ -315,7 +321,7 @@ def test_incomplete_entries_are_left_out(
 ):
     changed(manifests, tmp_path, "lexical", correct=None)
     with caplog.at_level(logging.WARNING):
-        script.read_groups(tmp_path / "test_lexical.json")
+        comprehension.read_groups(tmp_path / "test_lexical.json")
     assert "lexical0 is left out: it has no story" in caplog.text
     script.main(arguments(tmp_path, folders["base"], tmp_path / "out"))
     accuracy = summary(tmp_path / "out")["accuracy"]
@@ -323,7 +329,7 @@ def test_incomplete_entries_are_left_out(
     assert accuracy["syntactic"]["S"]["groups"] == 2
 
 
-def test_several_variants_of_a_kind(script):
+def test_several_variants_of_a_kind():
     """Each right one is compared with each wrong one."""
     scores = [
         {"variant": "correct", "modality": "S", "sum": -2.0, "tokens": 1},
@@ -331,7 +337,7 @@ def test_several_variants_of_a_kind(script):
         {"variant": "incorrect", "modality": "S", "sum": -3.0, "tokens": 1},
     ]
     task = {"manifest": "lexical", "wrong": "incorrect"}
-    found = script.accuracies(
+    found = comprehension.accuracies(
         {"tasks": {"words": task}, "modalities": ["S"]},
         {"lexical/a": {"scores": scores}},
     )
@@ -379,8 +385,8 @@ def test_another_model_in_the_same_folder(evaluated, script, folders):
 
 
 @pytest.mark.parametrize("dataset", ["ZeroSpeech", "StoryCloze"])
-def test_other_datasets(script, manifests, folders, tmp_path, dataset):
-    """Their YAML, on manifests such as theirs."""
+def test_other_datasets(manifests, folders, tmp_path, dataset):
+    """Their script and YAML, on manifests such as theirs."""
     whole = ("ending_start", "context_text", "ending_text", "text")
     items = json.loads((manifests / "test_storycloze.json").read_text())
     for name, item in items.items():
@@ -394,9 +400,10 @@ def test_other_datasets(script, manifests, folders, tmp_path, dataset):
         text = text.replace("{data_root}", str(manifests))
         (tmp_path / f"valid_{name}.json").write_text(text)
     recipe = RECIPES / dataset / "comprehension"
-    assert (recipe / "evaluate.py").resolve() == RECIPE / "evaluate.py"
     output = tmp_path / "out"
-    script.main(arguments(tmp_path, folders["base"], output, yaml=recipe))
+    load_script(recipe).main(
+        arguments(tmp_path, folders["base"], output, yaml=recipe)
+    )
     accuracy = summary(output)["accuracy"]
     assert len(accuracy) == 2
     for cells in accuracy.values():

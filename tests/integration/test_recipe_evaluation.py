@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from spiritlm_plugin import SpiritLM
+from spiritlm_plugin.evaluation.overview import sentiment_lines
 from tests.benchmarks.benchmark_evaluation import report
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech"
@@ -71,12 +72,12 @@ def test_all_figures_are_in_one_table(script, tinyspeech, tmp_path, capsys):
     assert asr["WER"] == summary["ASR, WER ↓"]["Base"]["value"]
 
 
-def test_what_sentiment_is_compared_with(script):
+def test_what_sentiment_is_compared_with():
     accuracy = {"all": {"mean": 61.0}}
     prompts = {
         m: {"accuracy": {"all": {"mean": 90.0}}} for m in ("text", "speech")
     }
-    lines = script.sentiment_lines(
+    lines = sentiment_lines(
         {
             "chance": 100 / 3,
             "prompts": prompts,

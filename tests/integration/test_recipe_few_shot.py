@@ -12,6 +12,7 @@ import soundfile
 from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
 from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.evaluation import tts
 from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.inference.generation import Generation
 from spiritlm_plugin.metrics.recognition import normalize_english
@@ -29,8 +30,8 @@ TEXTS = [
 INTENTS = ["go", "stay", "stop music none"]
 
 
-def load_script(task):
-    path = RECIPES / "TinySpeech" / task / "evaluate.py"
+def load_script(task, corpus="TinySpeech"):
+    path = RECIPES / corpus / task / "evaluate.py"
     spec = importlib.util.spec_from_file_location(f"{task}_evaluate", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -65,9 +66,11 @@ def manifests(recording, tmp_path_factory):
 def evaluate(manifests, checkpoints, tmp_path):
     """Return a function that evaluates the small Base model."""
 
-    def run(task, *options, module=None, folder=tmp_path / "out"):
-        module = module or load_script(task)
-        module.main(arguments(task, manifests, checkpoints, folder, *options))
+    def run(task, *options, corpus="TinySpeech", folder=tmp_path / "out"):
+        module = load_script(task, corpus)
+        command = arguments(task, manifests, checkpoints, folder, *options)
+        hparams = RECIPES / corpus / task / "hparams" / "evaluate.yaml"
+        module.main([str(hparams), *command[1:]])
         return read_summary(folder)
 
     return run
@@ -116,8 +119,16 @@ def flagged(text):
     return Text(f"<START Transcript> {text} <END>")
 
 
+# Of each task what a model answers that makes no mistake.
+ORACLES = {
+    "asr": lambda i: flagged(TEXTS[i]),
+    "tts": lambda i: Speech(SpeechUnits(range(i + 5))),
+    "intent": lambda i: Text(f" {INTENTS[i % 3]} "),
+}
+
+
 def test_asr_of_an_oracle(evaluate, answers, tmp_path):
-    answers(lambda i: flagged(TEXTS[i]))
+    answers(ORACLES["asr"])
     summary, rows = evaluate("asr")
     assert summary["WER"] == 0 and summary["complete"] == 100
     assert summary["utterances"] == 6 and summary["shots_dropped"] == 0
@@ -150,11 +161,10 @@ def recognizer(texts):
 
 
 def test_tts_of_an_oracle(evaluate, answers, monkeypatch, tmp_path):
-    module = load_script("tts")
-    monkeypatch.setattr(module, "load_recognizer", recognizer(TEXTS))
-    answers(lambda i: Speech(SpeechUnits(range(i + 5))))
+    monkeypatch.setattr(tts, "load_recognizer", recognizer(TEXTS))
+    answers(ORACLES["tts"])
     options = "--recognizer=oracle", "--sample_count=2", "--speaker=ex02"
-    summary, rows = evaluate("tts", *options, module=module)
+    summary, rows = evaluate("tts", *options)
     assert summary["WER"] == summary["CER"] == summary["original_WER"] == 0
     assert summary["not_stopped"] == summary["empty"] == 0
     seconds = [sum(r[k] for r in rows) for k in ("seconds", "original_seconds")]
@@ -174,7 +184,7 @@ def test_tts_counts_as_jiwer_does():
         str(i): {"text": text, "heard": heard[i]}
         for i, text in enumerate(TEXTS)
     }
-    _, rates = load_script("tts").error_rates(rows, "heard")
+    _, rates = tts.error_rates(rows, "heard")
     pair = [[normalize_english(t) for t in texts] for texts in (TEXTS, heard)]
     assert rates["WER"] == pytest.approx(100 * jiwer.wer(*pair))
     assert rates["CER"] == pytest.approx(100 * jiwer.cer(*pair))
@@ -188,7 +198,7 @@ def test_tts_without_recognizer(evaluate):
 
 
 def test_intents_of_an_oracle(evaluate, answers, tmp_path):
-    answers(lambda i: Text(f" {INTENTS[i % 3]} "))
+    answers(ORACLES["intent"])
     summary, rows = evaluate("intent")
     assert summary["accuracy"] == 100 and summary["labels"] == 3
     assert rows[2]["predicted"] == "stop music none"
@@ -282,13 +292,18 @@ def test_two_processes(evaluate, manifests, checkpoints, tmp_path, torchrun):
         ("FluentSpeechCommands", "intent"),
     ],
 )
-def test_other_corpora_have_the_same_options(corpus, task):
+def test_other_corpora_have_the_same_options(evaluate, answers, corpus, task):
     def keys(name):
         path = RECIPES / name / task / "hparams" / "evaluate.yaml"
         lines = path.read_text().splitlines()
         return [x.partition(":")[0] for x in lines if x[:1].isalpha()]
 
     assert keys(corpus) == keys("TinySpeech")
-    script = RECIPES / corpus / task / "evaluate.py"
-    tiny = RECIPES / "TinySpeech" / task / "evaluate.py"
-    assert script.is_symlink() and script.resolve() == tiny
+    answers(ORACLES[task])
+    summary, _ = evaluate(task, "--split=test", corpus=corpus)
+    figure, value = {
+        "asr": ("WER", 0),
+        "tts": ("not_stopped", 0),
+        "intent": ("accuracy", 100),
+    }[task]
+    assert summary[figure] == value

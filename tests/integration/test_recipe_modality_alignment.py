@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity, one_hot
 from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
 from spiritlm_plugin.dataio.units.units import Kind
+from spiritlm_plugin.evaluation import alignment
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "alignment"
 TEXTS = [
@@ -214,19 +215,19 @@ def test_oracle(script, manifests, folders, tmp_path, monkeypatch):
         )
         return [one_hot(places + 1, 20).float()], places
 
-    monkeypatch.setattr(script, "hidden_states", hidden_states)
+    monkeypatch.setattr(alignment, "hidden_states", hidden_states)
     script.main(arguments(manifests, folders, tmp_path))
     for figures in summary(tmp_path)["models"].values():
         assert figures["matching"] == pytest.approx([1.0])
         assert figures["other"] == pytest.approx([0.0])
 
 
-def test_tokens_are_those_of_prompts(script, manifests, models):
+def test_tokens_are_those_of_prompts(manifests, models):
     lm = models["expressive"]
     for item in read(manifests).values():
         units = lm.encode_file(item["wav"])
-        item["boundaries"] = script.boundaries(item)
-        speech, text = script.encode_both(lm.vocabulary, item, units)
+        item["boundaries"] = alignment.boundaries(item)
+        speech, text = alignment.encode_both(lm.vocabulary, item, units)
         assert speech.ids == lm.vocabulary.encode([Speech(units)])
         assert text.ids == lm.vocabulary.encode([Text(item["text"])])
         for part in (speech, text):
@@ -240,7 +241,7 @@ def test_tokens_are_those_of_prompts(script, manifests, models):
 def test_a_stopped_run_goes_on_and_takes_more_models(
     evaluated, script, manifests, folders, tmp_path, monkeypatch
 ):
-    compare, calls = script.compare, []
+    compare, calls = alignment.compare, []
 
     def stopping(lm, items, pooling):
         calls.append((lm.expressive, list(items)))
@@ -248,7 +249,7 @@ def test_a_stopped_run_goes_on_and_takes_more_models(
             raise KeyboardInterrupt
         return compare(lm, items, pooling)
 
-    monkeypatch.setattr(script, "compare", stopping)
+    monkeypatch.setattr(alignment, "compare", stopping)
     base = {"base": folders["base"]}
     command = arguments(manifests, base, tmp_path, "--batch_size=3")
     with pytest.raises(KeyboardInterrupt):
@@ -267,14 +268,12 @@ def test_a_stopped_run_goes_on_and_takes_more_models(
         assert figures["matching"] == pytest.approx(sums, abs=1e-5)
 
 
-def test_utterances_longer_than_the_model_has_room_for(
-    script, manifests, models
-):
+def test_utterances_longer_than_the_model_has_room_for(manifests, models):
     lm = models["base"]
     items = read(manifests)
     for item in items.values():
-        item["boundaries"] = script.boundaries(item)
-    whole = script.compare(lm, items, "max")
+        item["boundaries"] = alignment.boundaries(item)
+    whole = alignment.compare(lm, items, "max")
     lengths = sorted(row["speech_tokens"] for row in whole)
     config = lm.mods.language_model.model.config
     room, config.max_position_embeddings = (
@@ -282,14 +281,14 @@ def test_utterances_longer_than_the_model_has_room_for(
         lengths[-1] - 1,
     )
     try:
-        for row, before in zip(script.compare(lm, items, "max"), whole):
+        for row, before in zip(alignment.compare(lm, items, "max"), whole):
             if before["speech_tokens"] == lengths[-1]:
                 assert row["too_long"] and row["words"] == 0
             else:
                 assert not row["too_long"]
                 assert row["words"] == before["words"]
         config.max_position_embeddings = 3
-        rows = script.compare(lm, items, "max")
+        rows = alignment.compare(lm, items, "max")
         assert all(row["too_long"] for row in rows)
     finally:
         config.max_position_embeddings = room
@@ -298,9 +297,9 @@ def test_utterances_longer_than_the_model_has_room_for(
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--pooling=min"], "pooling is one of mean, max, got 'min'"),
+        (["--pooling=min"], "pooling should be .*'mean', 'max'.* got 'min'"),
         (["--models={}"], "name the models"),
-        (["--models=some_folder"], "name the models, .* got 'some_folder'"),
+        (["--models=some_folder"], "models should be dict.* got 'some_folder'"),
         (["--models={base: no_such_folder}"], "'base' is not there: no such f"),
         (["--models={../base: tinyspeech}"], "'../base' is no name for a mod"),
         (["--models={base: {folder: x}}"], "'base' should be FOLDER"),
@@ -346,14 +345,12 @@ def test_no_words(script, manifests, folders, tmp_path, words, message):
     assert not list((tmp_path / "out").glob("*/predictions*"))
 
 
-def test_an_utterance_without_words_is_left_out(
-    script, manifests, folders, tmp_path, caplog
-):
+def test_an_utterance_without_words_is_left_out(manifests, tmp_path, caplog):
     items = read(manifests)
     items["test2"] |= {"words": [["stop", 0.0, 0.3]], "text": "stop"}
     write(tmp_path, items)
     with caplog.at_level(logging.WARNING):
-        found = script.load_utterances(
+        found = alignment.load_utterances(
             {"manifest_folder": tmp_path, "split": "test", "utterances": None}
         )
     assert list(found) == ["test0", "test1", "test3", "test4"]

@@ -196,8 +196,9 @@ def test_the_quantizer_learns_of_its_teacher_and_nothing_else(results):
     assert "valid unit_edit_distance" in log
 
 
-def test_report(results, manifests):
-    folder = results / "report"
+@pytest.mark.parametrize("corpus", ["TinySpeech", "LibriSpeech"])
+def test_report(results, manifests, corpus):
+    folder = results / f"report_{corpus}"
     parts = {n: str(results / n / "phonetic") for n in ("mfcc", "linear")}
     run(
         "evaluate",
@@ -205,6 +206,7 @@ def test_report(results, manifests):
         f"--parts={json.dumps(parts)}",
         "--splits=[test]",
         f"--output_folder={folder}",
+        recipe=RECIPE.parents[1] / corpus / "phonetic",
     )
     report = json.loads((folder / "report.json").read_text())["test"]
     assert report.keys() == parts.keys()
@@ -225,11 +227,3 @@ def test_debug(manifests, tmp_path, results):
 def test_a_teacher_with_other_units_is_refused(results, manifests, tmp_path):
     with pytest.raises(ValueError, match="has 5 units, and units is 7"):
         train_hubert(manifests, results / "mfcc", tmp_path, units=7)
-
-
-@pytest.mark.parametrize("script", ["hubert", "kmeans", "quantizer"])
-def test_librispeech_has_the_same_scripts(script):
-    folder = RECIPE.parents[1] / "LibriSpeech" / "phonetic"
-    path = folder / f"train_{script}.py"
-    assert path.resolve() == RECIPE / path.name
-    assert (folder / "hparams" / f"{script}.yaml").is_file()

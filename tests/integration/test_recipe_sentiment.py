@@ -20,6 +20,7 @@ from spiritlm_plugin.dataio.corpus.stsp import (
     ArchiveError,
 )
 from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.evaluation import sentiment as evaluation
 from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.inference.generation import Generation, Speaking
 from spiritlm_plugin.metrics.sentiment import read_predictions
@@ -32,8 +33,8 @@ PER_SENTIMENT = 2
 QUESTIONS = len(SENTIMENTS) * PER_SENTIMENT
 
 
-def load_script(name):
-    path = RECIPE / f"{name}.py"
+def load_script(name, recipe=RECIPE):
+    path = recipe / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"sentiment_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -121,11 +122,15 @@ class Judge:
 def evaluate(archive, checkpoints, tmp_path, monkeypatch):
     """Return a function that evaluates the small Base model."""
 
-    def run(*options, judge=True, folder=tmp_path / "out"):
-        module = load_script("evaluate")
+    def run(*options, judge=True, folder=tmp_path / "out", recipe=RECIPE):
+        module = load_script("evaluate", recipe)
         if judge:
-            monkeypatch.setattr(module, "load_classifier", lambda *_: Judge())
-        module.main(arguments(archive, checkpoints, folder, *options))
+            monkeypatch.setattr(
+                evaluation, "load_classifier", lambda *_: Judge()
+            )
+        command = arguments(archive, checkpoints, folder, *options)
+        hparams = recipe / "hparams" / "evaluate.yaml"
+        module.main([str(hparams), *command[1:]])
         summary = json.loads((folder / "summary.json").read_text())
         assert (folder / "report.md").read_text().startswith("# ")
         assert (folder / "shots.png").stat().st_size > 5_000
@@ -244,6 +249,7 @@ def test_what_is_there_is_not_predicted_again(evaluate, answers, tmp_path):
     [
         (["--directions=[t2x]"], ValueError, "t2x"),
         (["--shots=[-1]"], ValueError, "shots are numbers"),
+        (["--shots=[all]"], ValueError, "shots should be list"),
         (["--runs=0"], ValueError, "1 run at least"),
         (["--shots=[9]"], ArchiveError, "2 negative shots, too few for 9"),
         (["--split=none"], FileNotFoundError, "voices.none.jsonl"),
@@ -349,13 +355,15 @@ def test_two_processes(
         assert (folder / name).read_bytes() == one
 
 
-def test_the_archive_has_the_same_options():
+def test_the_archive_has_the_same_options(evaluate, answers):
     def keys(folder, name):
         lines = (folder / "hparams" / name).read_text().splitlines()
         return [x.partition(":")[0] for x in lines if x[:1].isalpha()]
 
     stsp = RECIPES / "STSP"
     assert keys(stsp, "evaluate.yaml") == keys(RECIPE, "evaluate.yaml")
-    for script in ("evaluate.py", "train_classifier.py"):
-        assert (stsp / script).is_symlink()
-        assert (stsp / script).resolve() == RECIPE / script
+    answers(say)
+    summary = evaluate("--directions=[t2s]", "--shots=[3]", recipe=stsp)
+    accuracy = summary["directions"]["t2s"]["3"]["accuracy"]["all"]
+    assert accuracy == {"mean": 100, "std": 0}
+    assert callable(load_script("train_classifier", stsp).main)

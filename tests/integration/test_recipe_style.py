@@ -31,8 +31,8 @@ TINY = ["--segment_seconds=2", "--warmup_steps=2"]
 TINY += ["--train_loader={batch_size: 4}"]
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, RECIPE / f"{name}.py")
+def script(name, recipe=RECIPE):
+    spec = importlib.util.spec_from_file_location(name, recipe / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main
@@ -163,6 +163,23 @@ def test_reports(trained):
     assert "speaker_an_utterance" in table
     picture = trained / "evaluation" / "confusion.png"
     assert picture.stat().st_size > 5_000
+
+
+def test_expresso_reports_the_same(trained, corpus, tmp_path):
+    recipe = RECIPE.parents[1] / "Expresso" / "style"
+    script("evaluate", recipe)(
+        [
+            str(recipe / "hparams" / "evaluate.yaml"),
+            f"--manifest_folder={corpus}",
+            f"--output_folder={tmp_path}",
+            f"--style_folder={trained / 'units' / 'style'}",
+        ]
+    )
+    found, expected = (
+        json.loads((folder / "report.json").read_text())
+        for folder in (tmp_path, trained / "evaluation")
+    )
+    assert found == {"test": expected["test"]}
 
 
 def test_resumed_run_is_the_uninterrupted_one(

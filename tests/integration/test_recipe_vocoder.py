@@ -15,6 +15,7 @@ from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
 from spiritlm_plugin.dataio.corpus.unit_store import CorpusError, load_corpus
 from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.evaluation import resynthesis
 from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.integrations.assemble import assemble
 from spiritlm_plugin.integrations.parts import build, load_part, save_part
@@ -34,9 +35,9 @@ SMALL = [
 ]
 
 
-def load_script(name):
+def load_script(name, recipe=RECIPE):
     spec = importlib.util.spec_from_file_location(
-        f"vocoder_{name}", RECIPE / f"{name}.py"
+        f"vocoder_{name}", recipe / f"{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -281,14 +282,14 @@ def report_arguments(manifests, output, *more):
     ]
 
 
-def listening(module, patch):
+def listening(patch):
     """Replace the recognizer by one that mishears the second of 5 systems."""
     heard = cycle(["boats", "boots", "boats", "boats", "boats"])
 
     def load(source, device):
         return lambda wavs: [next(heard)] * len(wavs)
 
-    patch.setattr(module, "load_recognizer", load)
+    patch.setattr(resynthesis, "load_recognizer", load)
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +298,7 @@ def reported(manifests, parts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     module = load_script("evaluate")
     with pytest.MonkeyPatch.context() as patch:
-        listening(module, patch)
+        listening(patch)
         command = report_arguments(
             manifests, folder, *parts, "--recognizer=whisper"
         )
@@ -366,7 +367,7 @@ def test_a_stopped_report_goes_on(manifests, parts, reported, tmp_path):
     started.write_text("".join(lines[:2]) + lines[2][:50])
     module = load_script("evaluate")
     asked = []
-    read_audio = module.read_audio
+    read_audio = resynthesis.read_audio
 
     def counting(path):
         asked.append(Path(path).stem)
@@ -376,8 +377,8 @@ def test_a_stopped_report_goes_on(manifests, parts, reported, tmp_path):
         manifests, folder, *parts, "--recognizer=whisper"
     )
     with pytest.MonkeyPatch.context() as patch:
-        listening(module, patch)
-        patch.setattr(module, "read_audio", counting)
+        listening(patch)
+        patch.setattr(resynthesis, "read_audio", counting)
         module.main(command)
     assert {name for name in asked if "_" not in name and "test" in name} == {
         "test2",
@@ -473,7 +474,7 @@ def test_a_recognizer_needs_texts(manifests, parts, tmp_path):
         script("evaluate")([*command, "--recognizer=whisper"])
 
 
-def test_expresso_has_the_same_options():
+def test_expresso_has_the_same_options(manifests, parts, reported, tmp_path):
     other = RECIPE.parents[1] / "Expresso" / "vocoder"
     options = [
         [
@@ -486,7 +487,10 @@ def test_expresso_has_the_same_options():
         for folder in (RECIPE, other)
     ]
     assert options[0] == options[1]
-    assert (other / "evaluate.py").resolve() == RECIPE / "evaluate.py"
+    command = report_arguments(manifests, tmp_path, *parts, "--utterances=2")
+    command[0] = str(other / "hparams" / "evaluate.yaml")
+    load_script("evaluate", other).main(command)
+    assert list(read_summary(tmp_path)) == list(read_summary(reported))
 
 
 @pytest.mark.slow

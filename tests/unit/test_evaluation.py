@@ -1,14 +1,19 @@
 """Predictions that survive, and what the evaluation recipes share."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from spiritlm_plugin.dataio.corpus.manifests import write_manifest
 from spiritlm_plugin.evaluation import loop as evaluation
 from spiritlm_plugin.evaluation import predictions, reports
 from spiritlm_plugin.evaluation.predictions import Predictions, PredictionsError
+from spiritlm_plugin.utils.configuration import check_configuration
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 IDS = [f"utterance{i}" for i in range(10)]
 SETTINGS = {"shots": 10, "seed": 1, "shot_ids": ["a", "b"]}
 
@@ -233,3 +238,61 @@ def test_report(tmp_path, capsys):
     report = (tmp_path / "report.md").read_text()
     assert "| a\\|b c | 1.2 |" in report
     assert report in capsys.readouterr().out
+
+
+def test_who_answers_is_made_if_there_is_anything_to_ask(tmp_path):
+    hparams = {"output_folder": str(tmp_path), "batch_size": 4}
+    made, asked = [], []
+
+    def make():
+        made.append(True)
+
+        def answer(names):
+            asked.append(names)
+            return [{"id": name} for name in names]
+
+        return answer
+
+    for _ in range(2):
+        rows = evaluation.predict(hparams, SETTINGS, IDS, make)
+        assert list(rows) == IDS
+    assert made == [True]
+    assert asked == [IDS[:4], IDS[4:8], IDS[8:]]
+
+
+def test_what_decides_about_answers(monkeypatch):
+    monkeypatch.setattr(evaluation, "digest_weights", lambda mods: mods)
+    lm = type("LM", (), {"mods": "weights"})
+    hparams = {"seed": 1, "output_folder": "a", "batch_size": 2}
+    options, item = {"precision": "fp32"}, {"text": "boats"}
+    made = [
+        evaluation.settings_of(hparams, options, lm, {"u": item | {"wav": w}})
+        for w in ("here.wav", "there.wav")
+    ]
+    assert made[0] == made[1]
+    assert made[0] == {
+        "seed": 1,
+        "precision": "fp32",
+        "weights": "weights",
+        "utterances_digest": made[0]["utterances_digest"],
+    }
+    other = evaluation.settings_of(hparams, options, lm, {"v": item})
+    assert other["utterances_digest"] != made[0]["utterances_digest"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    sorted(RECIPES.rglob("evaluate.py")),
+    ids=lambda path: str(path.parent.relative_to(RECIPES)),
+)
+def test_configurations_are_what_the_scripts_read(script):
+    spec = importlib.util.spec_from_file_location("evaluate", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    [schema] = [v for k, v in vars(module).items() if k.endswith("Settings")]
+    path = script.parent / "hparams" / "evaluate.yaml"
+    text = path.read_text().replace("!PLACEHOLDER", "!PLACEHOLDER here")
+    nodes = yaml.compose(text).value
+    given = {k.value: "x" for k, v in nodes if v.tag == "!PLACEHOLDER"}
+    assert given
+    assert check_configuration(path, given, schema)["seed"] == 1986

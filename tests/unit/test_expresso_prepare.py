@@ -1,4 +1,4 @@
-"""Tests of ``recipes/Expresso/expresso_prepare.py``."""
+"""Tests of the preparation of Expresso."""
 
 import importlib.util
 import json
@@ -15,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.readers import expresso
+from spiritlm_plugin.dataio.corpus.readers.expresso import Span
 
-SCRIPT = Path(__file__).parents[2] / "recipes/Expresso/expresso_prepare.py"
+SCRIPT = Path(__file__).parents[2] / (
+    "recipes/Expresso/pitch/expresso_prepare.py"
+)
 _spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
 prepare = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(prepare)
-Span = prepare.Span
 
 DIALOGUE = "ex01-ex02_happy-sad_001"
 
@@ -189,7 +192,7 @@ def test_a_part_of_a_sentence_has_no_text(corpus, tmp_path):
 
 def test_a_stopped_run_goes_on(corpus, tmp_path, monkeypatch):
     written = []
-    write_wav = prepare._write
+    write_wav = expresso._write
 
     def stop(samples, path):
         if len(written) == 3:
@@ -199,7 +202,7 @@ def test_a_stopped_run_goes_on(corpus, tmp_path, monkeypatch):
         write_wav(samples, path)
         written.append(path)
 
-    monkeypatch.setattr(prepare, "_write", stop)
+    monkeypatch.setattr(expresso, "_write", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare_expresso(corpus, tmp_path / "a", jobs=1)
     assert not list((tmp_path / "a").glob("*.json"))
@@ -218,7 +221,7 @@ def test_a_stopped_run_goes_on(corpus, tmp_path, monkeypatch):
 def test_a_complete_run_writes_nothing_again(corpus, tmp_path, monkeypatch):
     prepare.prepare_expresso(corpus, tmp_path)
     before = read(tmp_path, "train")
-    monkeypatch.setattr(prepare, "_write", None)  # would be called
+    monkeypatch.setattr(expresso, "_write", None)  # would be called
     prepare.prepare_expresso(corpus, tmp_path)
     assert read(tmp_path, "train") == before
 
@@ -298,13 +301,13 @@ def test_missing_files_are_named(corpus, tmp_path):
 )
 def test_segments_in_the_forms_that_they_may_have(tmp_path, line):
     put(tmp_path, "VAD_segments.txt", line)
-    segments = prepare.read_segments(tmp_path / "VAD_segments.txt")
+    segments = expresso.read_segments(tmp_path / "VAD_segments.txt")
     assert segments == {"x": [Span(0.5, 1.25, 1), Span(2, 3, 1)]}
 
 
 def test_a_style_is_not_taken_for_a_channel(tmp_path):
     put(tmp_path, "vad.txt", "ex01-ex02_child-childdir_002 0.5 1")
-    assert list(prepare.read_segments(tmp_path / "vad.txt")) == [
+    assert list(expresso.read_segments(tmp_path / "vad.txt")) == [
         "ex01-ex02_child-childdir_002"
     ]
 
@@ -315,13 +318,15 @@ spans = st.tuples(times, times).filter(lambda t: t[0] < t[1])
 
 @given(st.lists(spans, max_size=12), st.lists(spans, max_size=3), times)
 def test_pieces_cover_speech_in_ranges(segments, ranges, duration):
-    pieces = prepare.find_pieces(
+    pieces = expresso.find_pieces(
         [Span(*s) for s in segments],
         [Span(*r) for r in ranges[:1]],
         duration,
     )
     for start, end in pieces:
-        assert prepare.MIN_SECONDS <= end - start <= prepare.MAX_SECONDS + 1e-9
+        assert (
+            expresso.MIN_SECONDS <= end - start <= expresso.MAX_SECONDS + 1e-9
+        )
         low, high = ranges[0]
         assert low <= start and end <= min(high, duration) + 1e-9
     assert all(a[1] <= b[0] for a, b in pairwise(pieces))
@@ -332,8 +337,8 @@ def test_pieces_cover_speech_in_ranges(segments, ranges, duration):
                 max(0, min(end, b) - max(start, a)) for a, b in pieces
             )
             # Only pieces that are too short are dropped.
-            if end - start >= prepare.MIN_SECONDS:
-                assert covered > end - start - 2 * prepare.MIN_SECONDS
+            if end - start >= expresso.MIN_SECONDS:
+                assert covered > end - start - 2 * expresso.MIN_SECONDS
 
 
 def test_the_command_line(corpus, tmp_path):

@@ -13,7 +13,7 @@ import soundfile
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 
 SCRIPT = Path(__file__).parents[2] / (
-    "recipes/FluentSpeechCommands/fluent_speech_commands_prepare.py"
+    "recipes/FluentSpeechCommands/intent/fluent_speech_commands_prepare.py"
 )
 _spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
 module = importlib.util.module_from_spec(_spec)
@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_named(corpus, tmp_path, caplog):
         module.prepare_fluent_speech_commands(corpus, tmp_path)
     assert list(load_manifest(tmp_path / "test.json")) == ["test1"]
     assert list(load_manifest(tmp_path / "valid.json")) == ["valid0"]
-    assert "test0.wav is left out" in caplog.text
+    assert "test0 is left out: no such audio file" in caplog.text
     assert "valid1.wav is left out: its row is not complete" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Tests of ``recipes/LibriSpeech/librispeech_prepare.py``."""
+"""Tests of the preparation of LibriSpeech."""
 
 import importlib.util
 import json
@@ -14,10 +14,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiritlm_plugin.dataio.corpus import preparation
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.preparation import fit_words
+from spiritlm_plugin.dataio.corpus.readers.librispeech import read_words
 
 SCRIPT = Path(__file__).parents[2] / (
-    "recipes/LibriSpeech/librispeech_prepare.py"
+    "recipes/LibriSpeech/asr/librispeech_prepare.py"
 )
 _spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
 prepare = importlib.util.module_from_spec(_spec)
@@ -106,8 +109,18 @@ def test_manifests_hold_what_is_known(corpus, tmp_path):
 
 def test_a_complete_manifest_is_kept(corpus, tmp_path, monkeypatch):
     prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
-    monkeypatch.setattr(prepare, "_describe", None)  # would be called
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*-*.json")}
+    assert len(times) == 5
+    monkeypatch.setattr(preparation, "audio_seconds", None)  # would be called
     prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+def test_a_recording_that_changes_is_noticed(corpus, tmp_path):
+    prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    add_chapter(corpus, "dev-clean", "84-121", ["GO"], seconds=2)
+    prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    assert read(tmp_path, "valid")["84-121-0000"]["duration"] == 2
 
 
 @pytest.mark.parametrize("old_date", [False, True])
@@ -191,10 +204,12 @@ def test_words_keep_order_and_time(data):
         )
     )
     ends = np.cumsum(lengths) / 100
-    spans = prepare.read_words(
-        ",".join(words),
-        ",".join(map(str, ends)),
-        " ".join(filter(None, words)).lower(),
+    spans = fit_words(
+        read_words(
+            ",".join(words),
+            ",".join(map(str, ends)),
+            " ".join(filter(None, words)).lower(),
+        ),
         ends[-1],
     )
     assert [span[0] for span in spans] == [w.lower() for w in words if w]

@@ -1,9 +1,7 @@
 """Tests of what trains the pitch quantizer."""
 
-import importlib.util
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,8 @@ from spiritlm_plugin.integrations.export import export_pitch
 from spiritlm_plugin.integrations.release import _read_pitch
 from spiritlm_plugin.lobes.pitch import PitchQuantizer
 from spiritlm_plugin.lobes.pitch_vqvae import PitchDecoder, PitchVQVAE
+from spiritlm_plugin.training.pitch import crop
 
-SCRIPT = Path(__file__).parents[2] / "recipes/TinySpeech/pitch/train.py"
 QUANTIZER = {
     "units": 16,
     "width": 8,
@@ -188,14 +186,11 @@ def test_released_form(tmp_path, center):
 
 
 def test_crop():
-    spec = importlib.util.spec_from_file_location("train_pitch", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     lengths = torch.tensor([60, 33, 20])
     batch = torch.arange(60.0).expand(3, 2, 60)
     firsts = set()
     for _ in range(200):
-        pieces, piece_lengths = script.crop(batch, lengths, 32)
+        pieces, piece_lengths = crop(batch, lengths, 32)
         assert pieces.shape == (3, 2, 32)
         assert piece_lengths.tolist() == [32, 32, 20]
         for i, n in enumerate(piece_lengths.tolist()):
@@ -204,7 +199,7 @@ def test_crop():
             assert first + n <= lengths[i]
             firsts.add((i, first))
     assert {(1, 0), (1, 1), (2, 0), (0, 28)} <= firsts
-    assert script.crop(batch, lengths, 60)[0] is batch
+    assert crop(batch, lengths, 60)[0] is batch
 
 
 class Extractor(nn.Module):

@@ -1,6 +1,5 @@
 """The reader of the STSP archive, and TinySpeech in its layout."""
 
-import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
@@ -132,11 +131,12 @@ def test_shots_are_balanced_and_depend_on_the_seed(archive):
 
 @pytest.fixture(scope="module")
 def prepare():
-    path = RECIPES / "TinySpeech" / "sentiment" / "stsp_prepare.py"
-    spec = importlib.util.spec_from_file_location("stsp_prepare", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    pytest.importorskip("espeakng_loader")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(RECIPES / "TinySpeech"))
+        import tinyspeech_stsp_prepare
+
+        yield tinyspeech_stsp_prepare
 
 
 def test_halves_keep_the_sentiment(prepare):

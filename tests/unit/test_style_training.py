@@ -18,6 +18,11 @@ from transformers import (
 from spiritlm_plugin.dataio.audio.recordings import map_recordings
 from spiritlm_plugin.integrations.export import export_style
 from spiritlm_plugin.lobes.style import StyleTokenizer
+from spiritlm_plugin.training import style
+from spiritlm_plugin.training.style_clusters import (
+    nearest_cluster,
+    take_off_speakers,
+)
 
 STYLE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "style"
 WAV2VEC2 = {
@@ -39,16 +44,6 @@ def script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def train():
-    return script("train")
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    return script("cluster")
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +103,8 @@ def test_export(tokenizer, tmp_path):
     torch.testing.assert_close(logits[:, 0], expected, atol=1e-4, rtol=1e-3)
 
 
-def test_training_reaches_all_parameters(train, tokenizer):
-    classifier = train.Classifier(tokenizer).train()
+def test_training_reaches_all_parameters(tokenizer):
+    classifier = style.Classifier(tokenizer).train()
     logits, _ = classifier(torch.randn(2, 30000), torch.tensor([30000, 9000]))
     logits.square().sum().backward()
     for name, parameter in classifier.named_parameters():
@@ -117,7 +112,7 @@ def test_training_reaches_all_parameters(train, tokenizer):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-def test_crops_keep_their_labels(train):
+def test_crops_keep_their_labels():
     torch.manual_seed(0)
     lengths = torch.tensor([10 * SECOND, 4 * SECOND + 5000, 2 * SECOND + 1])
     seconds = torch.arange(10)
@@ -126,7 +121,7 @@ def test_crops_keep_their_labels(train):
     labels = seconds.repeat(3, 1)
     starts = set()
     for _ in range(50):
-        cut, cut_lengths, cut_labels = train.crop(wavs, lengths, labels, 3)
+        cut, cut_lengths, cut_labels = style.crop(wavs, lengths, labels, 3)
         assert cut.shape == (3, 3 * SECOND)
         for i in range(3):
             n = int(cut_lengths[i])
@@ -145,35 +140,35 @@ def test_crops_keep_their_labels(train):
     }
 
 
-def test_short_batches_are_not_cropped(train):
+def test_short_batches_are_not_cropped():
     batch = torch.randn(2, 100), torch.tensor([100, 50]), torch.zeros(2, 1)
-    for before, after in zip(batch, train.crop(*batch, 3)):
+    for before, after in zip(batch, style.crop(*batch, 3)):
         assert before is after
 
 
-def test_labels(train, tmp_path):
+def test_labels(tmp_path):
     items = {"a": {"style": "sad", "duration": 2.1}}
     hparams = {"styles": ["happy", "sad"], "labels_folder": None}
-    assert train.read_labels(hparams, "train", items) == {"a": [1, 1, 1]}
+    assert style.read_labels(hparams, "train", items) == {"a": [1, 1, 1]}
     with pytest.raises(ValueError, match=r"\['sad'\]; add them"):
-        train.read_labels(hparams | {"styles": ["happy"]}, "train", items)
+        style.read_labels(hparams | {"styles": ["happy"]}, "train", items)
     hparams["labels_folder"] = tmp_path
     with pytest.raises(FileNotFoundError, match="run cluster.py"):
-        train.read_labels(hparams, "train", items)
+        style.read_labels(hparams, "train", items)
     (tmp_path / "train.json").write_text('{"a": [4, 2, 2], "b": [1]}')
-    assert train.read_labels(hparams, "train", items)["a"] == [4, 2, 2]
+    assert style.read_labels(hparams, "train", items)["a"] == [4, 2, 2]
     with pytest.raises(ValueError, match="'c' and 0 more"):
-        train.read_labels(hparams, "train", items | {"c": {}})
+        style.read_labels(hparams, "train", items | {"c": {}})
 
 
-def test_nearest_cluster(cluster, tokenizer):
+def test_nearest_cluster(tokenizer):
     wavs, lengths = torch.randn(4, 5 * SECOND), torch.full((4,), 5 * SECOND)
     with torch.no_grad():
         features, _ = tokenizer.features(wavs, lengths)
     rows = features.flatten(0, 1).numpy()
     kmeans = KMeans(6, n_init=1, random_state=0).fit(rows)
     centres = torch.from_numpy(kmeans.cluster_centers_)
-    clustered = cluster.nearest_cluster(tokenizer, centres, 0.3).eval()
+    clustered = nearest_cluster(tokenizer, centres, 0.3).eval()
     with torch.no_grad():
         logits, _ = clustered.logits(wavs, lengths)
     assert logits.argmax(-1).flatten().tolist() == kmeans.labels_.tolist()
@@ -187,7 +182,7 @@ def test_nearest_cluster(cluster, tokenizer):
     )
 
 
-def test_speakers_are_taken_off(cluster):
+def test_speakers_are_taken_off():
     generator = np.random.default_rng(0)
     style = {"happy": 3.0, "sad": -3.0}
     offset = {"anna": [1.0, 0], "ben": [0, 5.0]}
@@ -202,13 +197,13 @@ def test_speakers_are_taken_off(cluster):
         rows = generator.normal(size=(3, 2)) * 0.1
         features[name] = rows + style[items[name]["style"]] + offset[speaker]
     means = {}
-    result = cluster.take_off_speakers(features, items, means)
+    result = take_off_speakers(features, items, means)
     for name, rows in result.items():
         expected = np.array([0.5, 2.5]) + style[items[name]["style"]]
         assert np.abs(rows - expected).max() < 0.5
     # Later splits are measured by the same means; new speakers by their own.
     new = {"x": {"speaker": "cora", "style": "sad"}}
-    [rows] = cluster.take_off_speakers(
+    [rows] = take_off_speakers(
         {"x": np.full((2, 2), 99.0)}, new, means
     ).values()
     np.testing.assert_allclose(rows, np.tile(means[None, "sad"], (2, 1)))

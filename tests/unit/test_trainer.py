@@ -13,6 +13,7 @@ import sys
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import speechbrain as sb
@@ -27,6 +28,7 @@ from speechbrain.utils.checkpoints import (
 
 from spiritlm_plugin.training.checkpointer import AtomicCheckpointer
 from spiritlm_plugin.training.trainer import (
+    LoaderSettings,
     RunningMeans,
     TrainingBrain,
     train,
@@ -74,6 +76,13 @@ checkpointer: !new:spiritlm_plugin.training.checkpointer.AtomicCheckpointer
         scheduler: !ref <scheduler>
         epoch_counter: !ref <epoch_counter>
 """
+
+
+class ToySettings(LoaderSettings):
+    stop_at: int
+    kill: bool
+    modules: dict[str, Any]
+    opt_class: Any
 
 
 class Stopped(Exception):
@@ -427,10 +436,18 @@ def test_a_run_of_two_processes_goes_on_exactly(tmp_path, torchrun):
 @pytest.mark.parametrize(
     "text, options, message",
     [
-        (HPARAMS, [], "PLACEHOLDER"),
-        (HPARAMS, ["--output_folder=x", "--typo=3"], "Override 'typo'"),
-        (HPARAMS.replace("seed: 5", ""), ["--output_folder=x"], "has no seed"),
-        (HPARAMS, ["--output_folder=x", "--seed=many"], "name a number"),
+        (HPARAMS, [], "output_folder has no value"),
+        (
+            HPARAMS,
+            ["--output_folder=x", "--typo=3"],
+            "--typo overrides nothing",
+        ),
+        (
+            HPARAMS.replace("seed: 5", ""),
+            ["--output_folder=x"],
+            "seed is missing",
+        ),
+        (HPARAMS, ["--output_folder=x", "--seed=many"], "seed should be int"),
     ],
 )
 def test_wrong_hyperparameters_are_named(
@@ -439,12 +456,12 @@ def test_wrong_hyperparameters_are_named(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hparams.yaml").write_text(text)
     with pytest.raises((ValueError, KeyError), match=message):
-        recipes.load_recipe(["hparams.yaml", *options])
+        recipes.load_recipe(["hparams.yaml", *options], ToySettings)
     assert not (tmp_path / "x").exists()
 
 
 def main(arguments):
-    hparams, run_opts = recipes.load_recipe(arguments)
+    hparams, run_opts = recipes.load_recipe(arguments, ToySettings)
     brain = fit(hparams, run_opts)
     folder = Path(hparams["output_folder"])
     torch.save(

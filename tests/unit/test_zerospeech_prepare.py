@@ -14,8 +14,8 @@ import soundfile
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-ZEROSPEECH = RECIPES / "ZeroSpeech" / "zerospeech_prepare.py"
-STORYCLOZE = RECIPES / "StoryCloze" / "storycloze_prepare.py"
+ZEROSPEECH = RECIPES / "ZeroSpeech/comprehension/zerospeech_prepare.py"
+STORYCLOZE = RECIPES / "StoryCloze/comprehension/storycloze_prepare.py"
 LEXICAL = "id,filename,voice,frequency,word,phones,length_phones,correct"
 SYNTACTIC = "id,filename,voice,type,subtype,transcription,correct"
 
@@ -89,7 +89,7 @@ def test_zerospeech_without_a_recording(zerospeech, tmp_path, caplog):
     (zerospeech / "lexical/dev/ab.wav").unlink()
     with caplog.at_level(logging.WARNING):
         script(ZEROSPEECH).prepare_zerospeech(zerospeech, tmp_path)
-    assert "ab.wav is left out" in caplog.text
+    assert "ab is left out: no such audio file" in caplog.text
     assert "ab" not in json.loads((tmp_path / "valid_lexical.json").read_text())
 
 

@@ -1,1 +1,49 @@
-../../TinySpeech/phonetic/evaluate.py
+"""Compare phonetic parts on LibriSpeech: what units say, and how steady they are.
+
+    python recipes/LibriSpeech/phonetic/evaluate.py \
+        recipes/LibriSpeech/phonetic/hparams/evaluate.yaml \
+        --manifest_folder DIR --parts '{MFCC: DIR, k-means: DIR, linear: DIR}'
+
+Writes report.json, report.md and a picture of what is said while a unit
+sounds, units_<split>.png.
+"""
+
+from pathlib import Path
+
+import torch
+
+from spiritlm_plugin.evaluation.phonetic import (
+    PhoneticSettings,
+    draw_units,
+    evaluate,
+    load_split,
+    report,
+    versions_of,
+)
+from spiritlm_plugin.integrations.parts import load_tokenizer
+from spiritlm_plugin.utils.recipes import load_recipe, run
+
+
+@torch.inference_mode()
+def main(arguments):
+    hparams, run_opts = load_recipe(arguments, PhoneticSettings)
+    device = run_opts["device"] or "cpu"
+    tokenizers = {
+        name: load_tokenizer(part).to(device)
+        for name, part in hparams["parts"].items()
+    }
+    folder, figures = Path(hparams["output_folder"]), {}
+    for split in hparams["splits"]:
+        items, key = load_split(hparams, split, run_opts["debug"])
+        versions = versions_of(hparams, items)
+        figures[split], matrices = {}, {}
+        for part, tokenizer in tokenizers.items():
+            figures[split][part], labels, matrices[part] = evaluate(
+                tokenizer, versions, items, key
+            )
+        draw_units(matrices, labels, folder / f"units_{split}.png")
+    report(folder, figures)
+
+
+if __name__ == "__main__":
+    run(main)

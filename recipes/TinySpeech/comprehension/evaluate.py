@@ -1,4 +1,4 @@
-"""Measure what a language model understands: it finds what is right likelier.
+"""Measure what a language model understands of TinySpeech.
 
 python evaluate.py hparams/evaluate.yaml --manifest_folder FOLDER --model MODEL
 
@@ -9,369 +9,33 @@ Writes predictions.jsonl, summary.json and report.md. Runs under torchrun, and
 goes on where it was stopped.
 """
 
-import logging
-from itertools import groupby
-from pathlib import Path
+from functools import partial
 
 import torch
 
-from spiritlm_plugin.dataio.audio.reading import read_audio
-from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.dataio.corpus.manifests import ManifestError, load_manifest
-from spiritlm_plugin.dataio.units.segments import Speech, Text
-from spiritlm_plugin.dataio.units.units import (
-    MIN_SAMPLES,
-    SAMPLE_RATE,
-    Kind,
-    SpeechStream,
+from spiritlm_plugin.evaluation.comprehension import (
+    ComprehensionSettings,
+    Scorer,
+    check,
+    load_groups,
+    report,
 )
-from spiritlm_plugin.decoders.shared_context import shared_log_likelihood
-from spiritlm_plugin.evaluation.loop import load_model, settings_of
-from spiritlm_plugin.evaluation.predictions import Predictions
-from spiritlm_plugin.evaluation.reports import markdown_table, write_report
-from spiritlm_plugin.metrics.pair_likelihood import Scored, pair_accuracy
+from spiritlm_plugin.evaluation.loop import load_model, predict, settings_of
 from spiritlm_plugin.utils.recipes import load_recipe, run
-
-logger = logging.getLogger(__name__)
-
-CHANCE = 50.0
-RIGHT = "correct"
-# What each modality is called in a report, and what it needs of a manifest.
-MODALITIES = {
-    "S": ("S", ()),
-    "T": ("T", ("text",)),
-    "T2S": ("T→S", ("context_text", "ending_start")),
-    "S2T": ("S→T", ("context_text", "ending_text", "ending_start")),
-}
-
-
-def check(hparams):
-    """Drop tasks that are null; raise ValueError for what is none."""
-    # An override can leave a task out by null, and by nothing else.
-    tasks = {n: task for n, task in hparams["tasks"].items() if task}
-    hparams["tasks"] = tasks
-    for name, task in tasks.items():
-        if not isinstance(task, dict) or set(task) != {"manifest", "wrong"}:
-            raise ValueError(
-                f"the task {name!r} should be as in {{manifest: storycloze, "
-                f"wrong: incorrect}}, got {task!r}; correct it in the YAML file"
-            )
-    unknown = [m for m in hparams["modalities"] if m not in MODALITIES]
-    if unknown or not hparams["modalities"] or not tasks:
-        raise ValueError(
-            f"modalities are some of {', '.join(MODALITIES)}, and there is a "
-            f"task at least; got {hparams['modalities']!r} and "
-            f"{list(tasks)!r}"
-        )
-
-
-def load_groups(hparams):
-    """Return what is compared: of each group its variants.
-
-    Groups are the stories and pairs of all manifests, by the name of the
-    manifest and their own.
-    """
-    groups = {}
-    for manifest in {t["manifest"]: None for t in hparams["tasks"].values()}:
-        path = Path(hparams["manifest_folder"])
-        path /= f"{hparams['split']}_{manifest}.json"
-        found = read_groups(path)
-        for name in spread(found, hparams["groups"]):
-            groups[f"{manifest}/{name}"] = found[name]
-    for name, task in hparams["tasks"].items():
-        if not any(
-            compares(task, key, names_of(groups[key])) for key in groups
-        ):
-            raise ManifestError(
-                f"no group of {hparams['split']}_{task['manifest']}.json has "
-                f"both a variant {RIGHT!r} and one {task['wrong']!r}; correct "
-                f"the task {name!r}"
-            )
-    for modality in hparams["modalities"]:
-        if not any(modality in modalities_of(g) for g in groups.values()):
-            needs = ", ".join(MODALITIES[modality][1])
-            raise ManifestError(
-                f"nothing can be tested in {modality}: no manifest in "
-                f"{hparams['manifest_folder']} has {needs} of all variants of "
-                "a group; leave it out of the modalities"
-            )
-    return groups
-
-
-def read_groups(path):
-    """Return the variants of each story or pair of a manifest."""
-    groups = {}
-    for name, item in load_manifest(path).items():
-        group = item.get("story") or item.get("pair")
-        variant = item.get("ending")
-        if variant is None and isinstance(item.get("correct"), bool):
-            variant = RIGHT if item["correct"] else "incorrect"
-        if group is None or variant is None:
-            logger.warning(
-                "%s: %s is left out: it has no story and ending, and no pair "
-                "and correct (true or false)",
-                path.name,
-                name,
-            )
-            continue
-        check_ending(path, name, item)
-        groups.setdefault(group, {})[name] = item | {"variant": variant}
-    return groups
-
-
-def check_ending(path, name, item):
-    start, shortest = item.get("ending_start"), MIN_SAMPLES / SAMPLE_RATE
-    if start is None:
-        return
-    latest = item["duration"] - shortest
-    if not isinstance(start, (int, float)) or not shortest <= start <= latest:
-        raise ManifestError(
-            f"{path}: the ending of {name} starts at {start!r} s of "
-            f"{item['duration']} s; it should be inside, {shortest} s from "
-            "either end: correct ending_start"
-        )
-
-
-def names_of(variants):
-    return {item["variant"] for item in variants.values()}
-
-
-def modalities_of(variants):
-    """Return the modalities that all variants of a group can be tested in."""
-    return [
-        modality
-        for modality, (_, needs) in MODALITIES.items()
-        if all(item.get(key) for item in variants.values() for key in needs)
-    ]
-
-
-def compares(task, name, variants):
-    """Tell whether a group, of such variants, is one of a task."""
-    is_its = name.partition("/")[0] == task["manifest"]
-    return is_its and {RIGHT, task["wrong"]} <= variants
-
-
-class Scorer:
-    """Scores the variants of groups in all modalities."""
-
-    def __init__(self, lm, modalities, batch_size):
-        self.lm = lm
-        self.modalities = modalities
-        self.batch_size = batch_size
-
-    def __call__(self, groups):
-        """Return a row for each group, as predictions are written."""
-        speech = self.read(groups) if set(self.modalities) - {"T"} else {}
-        rows, contexts, continuations = [], [], []
-        for name, variants in groups.items():
-            scores = []
-            for modality in self.modalities:
-                if modality in modalities_of(variants):
-                    for utterance, item in variants.items():
-                        scores.append(
-                            {
-                                "utterance": utterance,
-                                "variant": item["variant"],
-                                "modality": modality,
-                            }
-                        )
-                        spoken = speech.get(utterance, (None, None))
-                        parts = self.parts(modality, item, *spoken)
-                        context, continuation = self.ids(*parts)
-                        contexts.append(context)
-                        continuations.append(continuation)
-            rows.append({"id": name, "scores": scores})
-        self.shorten(rows, contexts, continuations)
-        sums = shared_log_likelihood(
-            self.lm.mods.language_model,
-            contexts,
-            continuations,
-            self.batch_size,
-        ).tolist()
-        scores = (score for row in rows for score in row["scores"])
-        for score, total, ids in zip(scores, sums, continuations):
-            score |= {"sum": total, "tokens": len(ids)}
-        return rows
-
-    def read(self, groups):
-        """Return of each recording its context's units and the others.
-
-        The context is tokenized by itself, so that no ending, right or wrong,
-        is heard in it, and only once if several recordings have it.
-        """
-        wavs, places, spans = [], {}, {}
-        for variants in groups.values():
-            for utterance, item in variants.items():
-                wav, start = read_audio(item["wav"]), item.get("ending_start")
-                spans[utterance] = None, len(wavs), start
-                wavs.append(wav)
-                if start is None:
-                    continue
-                context = wav[: round(start * SAMPLE_RATE)]
-                place = places.setdefault(context.numpy().tobytes(), len(wavs))
-                spans[utterance] = place, len(wavs) - 1, start
-                wavs += [context] if place == len(wavs) else []
-        units = self.lm.encode_batch(wavs)
-        return {
-            name: (
-                None if context is None else units[context],
-                units[whole] if start is None else units[whole].cut(start),
-            )
-            for name, (context, whole, start) in spans.items()
-        }
-
-    def parts(self, modality, item, context, ending):
-        """Return the context, or None, and the segment that is scored."""
-        if modality == "T":
-            if not item.get("context_text") or not item.get("ending_text"):
-                return None, Text(item["text"])
-            # As in the middle of a text.
-            ending = Text(" " + item["ending_text"])
-            return Text(item["context_text"]), ending
-        if modality == "S2T":
-            return Speech(context), Text(item["ending_text"])
-        if modality == "T2S":
-            return Text(item["context_text"]), Speech(ending)
-        if context is None:
-            return None, Speech(ending)
-        context = context.merge()
-        return Speech(context), Speech(without_repeats(context, ending.merge()))
-
-    def ids(self, context, ending):
-        vocabulary = self.lm.vocabulary
-        marker, continuation = vocabulary.encode_continuation([ending])
-        if context is not None:
-            return vocabulary.encode([context], marker), continuation
-        whole = vocabulary.encode([ending])
-        return whole[: len(whole) - len(continuation)], continuation
-
-    def shorten(self, rows, contexts, continuations):
-        """Drop the beginning of contexts that the model has no room for.
-
-        All variants of a group keep the same context.
-        """
-        head = len(self.lm.vocabulary.text.prompt_start) + 1
-        scores = [(r["id"], s) for r in rows for s in r["scores"]]
-        order = groupby(
-            range(len(scores)),
-            key=lambda i: (scores[i][0], scores[i][1]["modality"]),
-        )
-        for (name, modality), places in order:
-            places = list(places)
-            longest = max(len(continuations[i]) for i in places)
-            room = self.lm.context - longest
-            if room < head:
-                raise ValueError(
-                    f"{name} has a variant of {longest} tokens in {modality}; "
-                    "the model has no room for them: leave it out of the "
-                    "manifest"
-                )
-            for i in places:
-                if not continuations[i]:
-                    raise ValueError(
-                        f"{scores[i][1]['utterance']} has no token to score in "
-                        f"{modality}; leave it out of the manifest"
-                    )
-                dropped = max(len(contexts[i]) - room, 0)
-                scores[i][1]["dropped"] = dropped
-                contexts[i] = contexts[i][:head] + contexts[i][head + dropped :]
-
-
-def without_repeats(before, after):
-    """Return a stream without what only repeats the last unit before it."""
-    keep = torch.ones(len(after), dtype=torch.bool)
-    for kind in Kind:
-        held = before.values[before.kinds == int(kind)]
-        places = (after.kinds == int(kind)).nonzero().flatten()
-        if len(held) and len(places) and after.values[places[0]] == held[-1]:
-            keep[places[0]] = False
-    return SpeechStream(after.kinds[keep], after.values[keep])
-
-
-def accuracies(hparams, rows):
-    """Return the figures of each task in each modality."""
-    figures = {}
-    for name, task in hparams["tasks"].items():
-        figures[name] = {}
-        for modality in hparams["modalities"]:
-            variants = list(scored(task, modality, rows))
-            if variants:
-                found = pair_accuracy(variants)
-                figures[name][modality] = {
-                    "sum": 100 * found["sum"],
-                    "per_token": 100 * found["per_token"],
-                    "groups": found["groups"],
-                }
-    return figures
-
-
-def scored(task, modality, rows):
-    """Yield the variants that a task compares in a modality."""
-    for name, row in rows.items():
-        scores = [s for s in row["scores"] if s["modality"] == modality]
-        if compares(task, name, {s["variant"] for s in scores}):
-            for s in scores:
-                if s["variant"] in (RIGHT, task["wrong"]):
-                    right = s["variant"] == RIGHT
-                    yield Scored(name, right, s["sum"], s["tokens"])
-
-
-def report(hparams, rows):
-    """Count what is right, and write it down."""
-    figures = accuracies(hparams, rows)
-    scores = [s for row in rows.values() for s in row["scores"]]
-    shortened = sum(s["dropped"] > 0 for s in scores)
-    summary = {
-        "model": hparams["model"] or hparams["release"],
-        "split": hparams["split"],
-        "chance": CHANCE,
-        "scored": len(scores),
-        "shortened": shortened,
-        "accuracy": figures,
-    }
-    write_report(
-        hparams["output_folder"],
-        summary,
-        f"# Comprehension, {hparams['split']}",
-        "Percent of the comparisons in which what is right is likelier than "
-        "what is wrong; ties count half.",
-        "By log-likelihood divided by the number of tokens:",
-        table(hparams, figures, "per_token"),
-        "By log-likelihood:",
-        table(hparams, figures, "sum"),
-        f"The beginning of the context was dropped in {shortened} of "
-        f"{len(scores)} cases, for want of room.",
-    )
-
-
-def table(hparams, figures, score):
-    modalities = hparams["modalities"]
-    rows = [
-        [
-            name,
-            max(cell["groups"] for cell in cells.values()),
-            CHANCE,
-            *(cells.get(m, {}).get(score) for m in modalities),
-        ]
-        for name, cells in figures.items()
-    ]
-    header = ["task", "comparisons", "chance"]
-    return markdown_table(header + [MODALITIES[m][0] for m in modalities], rows)
 
 
 @torch.inference_mode()
 def main(arguments):
-    hparams, run_opts = load_recipe(arguments)
+    hparams, run_opts = load_recipe(arguments, ComprehensionSettings)
     check(hparams)
     groups = load_groups(hparams)
     lm = load_model(hparams, run_opts)
     items = {n: i for group in groups.values() for n, i in group.items()}
     settings = settings_of(hparams, run_opts, lm, items)
-    predictions = Predictions(hparams["output_folder"], settings, groups)
-    score = Scorer(lm, hparams["modalities"], hparams["batch_size"])
-    for names in predictions.batches(hparams["batch_size"]):
-        predictions.add(score({name: groups[name] for name in names}))
-    rows = predictions.gather()
+    make = partial(
+        Scorer, lm, groups, hparams["modalities"], hparams["batch_size"]
+    )
+    rows = predict(hparams, settings, groups, make)
     if rows is not None:
         report(hparams, rows)
 

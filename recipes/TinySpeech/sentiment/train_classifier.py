@@ -1,5 +1,6 @@
-"""Train a classifier of the sentiment of texts, or of voices.
+"""Train a classifier of the sentiment of texts, or of voices, of TinySpeech.
 
+    cd recipes/TinySpeech/sentiment
     python train_classifier.py hparams/text_classifier.yaml --data_folder ARCHIVE
     python train_classifier.py hparams/speech_classifier.yaml \
         --data_folder ARCHIVE
@@ -9,134 +10,22 @@ classifier of the best validation as a transformers folder (classifier/), and
 report.json. Runs under torchrun, and goes on where it was stopped.
 """
 
-import json
-from pathlib import Path
-
-import torch
-from speechbrain import Stage
-from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.distributed import if_main_process
-from torch.nn import functional as F
-
-from spiritlm_plugin.dataio.audio.reading import read_audio
-from spiritlm_plugin.dataio.corpus.stsp import (
-    MODALITIES,
-    SENTIMENTS,
-    STSPArchive,
+from spiritlm_plugin.dataio.corpus.stsp import STSPArchive
+from spiritlm_plugin.training.sentiment import (
+    ClassifierSettings,
+    TextBrain,
+    VoiceBrain,
+    check,
+    evaluate,
+    make_dataset,
+    name_labels,
 )
-from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
-from spiritlm_plugin.metrics.sentiment_classifiers import extract, tokenize
-from spiritlm_plugin.training.trainer import TrainingBrain, train, unwrap
+from spiritlm_plugin.training.trainer import train
 from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
-class SentimentBrain(TrainingBrain):
-    def compute_forward(self, batch, stage):
-        inputs = self.read(batch, stage).to(self.device)
-        return self.modules.model(**inputs).logits
-
-    def compute_objectives(self, logits, batch, stage):
-        labels = batch.label.to(self.device)
-        accuracy = (logits.argmax(-1) == labels).float().mean()
-        self.record(len(labels), accuracy=accuracy)
-        return F.cross_entropy(
-            logits, labels, label_smoothing=self.hparams.label_smoothing
-        )
-
-
-class TextBrain(SentimentBrain):
-    def read(self, batch, stage):
-        return tokenize(self.hparams.processor, batch.prompt)
-
-
-class VoiceBrain(SentimentBrain):
-    def read(self, batch, stage):
-        wavs, relative = batch.prompt
-        if stage == Stage.TRAIN:
-            lengths = (relative * wavs.shape[1]).round().long()
-            limit = self.hparams.segment_seconds * SAMPLE_RATE
-            wavs = crop(wavs, lengths, min(int(lengths.min()), limit))
-            wavs, _ = self.hparams.augmentation(wavs, torch.ones(len(wavs)))
-        return extract(self.hparams.processor, wavs)
-
-
-def crop(wavs, lengths, samples):
-    """Cut a piece of so many samples out of each item.
-
-    All are of the same length, so that models that hear padding hear none.
-    """
-    spare = (lengths - samples).float()
-    starts = (torch.rand(len(lengths)) * (spare + 1)).long()
-    return wavs.gather(1, starts[:, None] + torch.arange(samples))
-
-
-def make_dataset(hparams, archive, split):
-    """Return prompts with the numbers of their sentiments."""
-    records = archive.records(hparams["datasets"], split, hparams["modality"])
-    is_speech = hparams["modality"] == "speech"
-    data = {
-        record.id: {
-            "content": str(record.prompt),
-            "label": SENTIMENTS.index(record.sentiment),
-        }
-        for record in records
-    }
-
-    @takes("content")
-    @provides("prompt")
-    def prompt(content):
-        return read_audio(content) if is_speech else content
-
-    return DynamicItemDataset(data, [prompt], ["id", "prompt", "label"])
-
-
-def check(hparams):
-    """Raise ValueError unless modality and validation fit."""
-    if hparams["modality"] not in MODALITIES:
-        raise ValueError(
-            f"modality is one of {', '.join(MODALITIES)}, got "
-            f"{hparams['modality']!r}"
-        )
-    padded = hparams["valid_loader"].get("batch_size") != 1
-    if hparams["modality"] == "speech" and padded:
-        raise ValueError(
-            "recordings are validated one by one, without padding: set "
-            "valid_loader to {batch_size: 1}"
-        )
-
-
-def name_labels(model):
-    """Write the sentiments into a model's configuration."""
-    if model.config.num_labels != len(SENTIMENTS):
-        raise ValueError(
-            f"the model has {model.config.num_labels} outputs, not one for "
-            f"each of {', '.join(SENTIMENTS)}; set num_labels: 3"
-        )
-    model.config.id2label = dict(enumerate(SENTIMENTS))
-    model.config.label2id = {s: i for i, s in enumerate(SENTIMENTS)}
-    for name, parameter in model.named_parameters():
-        # Without a gradient it would stop DistributedDataParallel.
-        if name.endswith("masked_spec_embed"):
-            parameter.requires_grad_(False)
-
-
-def evaluate(brain, hparams, data):
-    """Write how often the best checkpoint is right, and the classifier."""
-    brain.evaluate(
-        data, max_key="accuracy", test_loader_kwargs=hparams["valid_loader"]
-    )
-    if if_main_process():
-        folder = Path(hparams["output_folder"])
-        text = json.dumps({"test": brain.test_stats}, indent=2)
-        (folder / "report.json").write_text(text, encoding="utf-8")
-        print(text)
-        unwrap(brain.modules.model).save_pretrained(folder / "classifier")
-        hparams["processor"].save_pretrained(folder / "classifier")
-
-
 def main(arguments):
-    hparams, run_opts = load_recipe(arguments)
+    hparams, run_opts = load_recipe(arguments, ClassifierSettings)
     check(hparams)
     archive = STSPArchive(hparams["data_folder"])
     datasets = [

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from speechbrain.utils.distributed import (
     ddp_barrier,
@@ -16,7 +16,7 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
@@ -138,12 +138,13 @@ def _prepare(
     keys = ("wav", "duration", "text")
     rows = [[name, *map(i.get, keys)] for name, i in wanted.items()]
     shards = _shards(manifest, folder, size, wanted)
+    characters = cast("dict[str, int]", aligner.characters)
     shards.claim(
         {
             "manifest": digest_values(rows),
             "aligner": digest_weights(aligner),
             "characters": "".join(
-                sorted(aligner.characters, key=aligner.characters.get)
+                sorted(characters, key=characters.__getitem__)
             ),
             "shard_utterances": size,
         }
@@ -197,9 +198,10 @@ def _align_shards(
 ) -> None:
     batches = {path: _divide(s, batch_seconds) for path, s in shards.items()}
     every = [batch for some in batches.values() for batch in some]
+    wavs = [[item["wav"] for item in batch.values()] for batch in every]
     read = iter(
         DataLoader(
-            [[item["wav"] for item in batch.values()] for batch in every],
+            cast("Dataset[list[str]]", wavs),  # which a list is as well
             batch_size=None,
             collate_fn=_read_audio,
             num_workers=workers,
@@ -238,7 +240,9 @@ def _align_batch(
     batch: _Batch, wavs: Sequence[Tensor | str], aligner: nn.Module
 ) -> dict[str, dict[str, Any]]:
     """Return the words of each utterance, or why it has none."""
-    rows = {n: {"problem": w} for n, w in zip(batch, wavs) if type(w) is str}
+    rows: dict[str, dict[str, Any]] = {
+        n: {"problem": w} for n, w in zip(batch, wavs) if type(w) is str
+    }
     texts = {n: item["text"] for n, item in batch.items() if n not in rows}
     if not texts:
         return rows

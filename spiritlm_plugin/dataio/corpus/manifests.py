@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,33 @@ def load_manifest(
     return {name: i for name, i in items.items() if name not in problems}
 
 
+def manifest_labels(manifest: str | Path, key: str) -> list[str]:
+    """Return the values that a key has in a manifest, sorted.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        As of `load_manifest`.
+    key : str
+        Such as ``"style"``.
+
+    Raises
+    ------
+    FileNotFoundError, ManifestError
+        As by `load_manifest`.
+
+    Example
+    -------
+    >>> item = {"wav": recording, "duration": 2.4}
+    >>> items = {n: {**item, "style": n} for n in ("sad", "happy")}
+    >>> write_manifest(items, tmp / "train.json")
+    >>> manifest_labels(tmp / "train.json", "style")
+    ['happy', 'sad']
+    """
+    items = load_manifest(manifest, needs=[key])
+    return sorted({item[key] for item in items.values()})
+
+
 def write_manifest(items: Mapping[str, dict], path: str | Path) -> None:
     """Write a manifest, which appears when it is complete."""
     # Utterances a line each, so that people can search and compare.
@@ -135,8 +163,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
     if len(items) < len(pairs):
-        seen: set[str] = set()
-        name = next(n for n, _ in pairs if n in seen or seen.add(n))
+        counts = Counter(name for name, _ in pairs)
+        name = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"{name!r} is there twice")
     return items
 

@@ -17,7 +17,7 @@ import datasets
 import pyarrow
 from datasets import List, Value
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
@@ -272,7 +272,7 @@ def _shard(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.arrow"
 
 
-class _Batches:
+class _Batches(Dataset[list[Tensor]]):
     """Reads the audio of a batch of utterances."""
 
     def __init__(self, batches: Sequence[Mapping[str, Any]]):

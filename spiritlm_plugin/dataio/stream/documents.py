@@ -48,7 +48,7 @@ def draw_part(utterance: Utterance, random: Random) -> Utterance:
     Raises
     ------
     DocumentError
-        As of `Utterance.boundaries`.
+        As of `Utterance.starts`.
 
     Example
     -------
@@ -59,11 +59,12 @@ def draw_part(utterance: Utterance, random: Random) -> Utterance:
     >>> part.text, len(part.units)
     ('cat', 37)
     """
-    boundaries = utterance.boundaries()
+    starts = utterance.starts()
+    ends = [*starts[1:], None]
     count = random.randint(1, len(utterance.words))
     first = random.randint(0, len(utterance.words) - count)
     end = first + count
-    units = utterance.units.cut(boundaries[first], boundaries[end])
+    units = utterance.spoken().cut(starts[first], ends[end - 1])
     return Utterance(units, " ".join(utterance.words[first:end]))
 
 
@@ -90,7 +91,7 @@ def shuffle_words(
     Raises
     ------
     DocumentError
-        As of `Utterance.boundaries`.
+        As of `Utterance.starts`.
 
     Example
     -------
@@ -101,10 +102,10 @@ def shuffle_words(
     >>> speech.to_string(), text
     ('[Hu7][Hu8][Hu7]', 'cat a')
     """
-    boundaries = utterance.boundaries()
-    spans = [*zip(utterance.words, boundaries, boundaries[1:])]
+    starts = utterance.starts()
+    spans = [*zip(utterance.words, starts, [*starts[1:], None])]
     pieces = [
-        (word, utterance.units.cut(start, end).merge())
+        (word, utterance.spoken().cut(start, end).merge())
         for word, start, end in random.sample(spans, len(spans))
     ]
     pieces = [(word, stream) for word, stream in pieces if len(stream)]
@@ -198,19 +199,21 @@ class DocumentMaker:
         [utterance] = utterances
         return _SINGLE[form](self, utterance, random)
 
-    def _text(self, utterance, random):
+    def _text(self, utterance: Utterance, random: Random) -> list[Segment]:
         return [Text(utterance.transcript())]
 
-    def _speech(self, utterance, random):
+    def _speech(self, utterance: Utterance, random: Random) -> list[Segment]:
         return [Speech(utterance.spoken())]
 
-    def _interleaved(self, utterance, random):
+    def _interleaved(
+        self, utterance: Utterance, random: Random
+    ) -> list[Segment]:
         spans = draw_spans(
             len(utterance.words), self.text_words, self.speech_words, random
         )
         return interleave(utterance, spans)
 
-    def _words(self, utterance, random):
+    def _words(self, utterance: Utterance, random: Random) -> list[Segment]:
         text_first = random.random() < 0.5
         spans = [
             (is_text, word, word + 1)
@@ -219,23 +222,27 @@ class DocumentMaker:
         ]
         return interleave(utterance, spans)
 
-    def _asr(self, utterance, random):
+    def _asr(self, utterance: Utterance, random: Random) -> list[Segment]:
         return [Speech(utterance.spoken()), Transcript(utterance.transcript())]
 
-    def _asr_span(self, utterance, random):
+    def _asr_span(self, utterance: Utterance, random: Random) -> list[Segment]:
         return self._asr(draw_part(utterance, random), random)
 
-    def _asr_shuffled(self, utterance, random):
+    def _asr_shuffled(
+        self, utterance: Utterance, random: Random
+    ) -> list[Segment]:
         speech, text = shuffle_words(utterance, random)
         return [Speech(speech), Transcript(text)]
 
-    def _tts(self, utterance, random):
+    def _tts(self, utterance: Utterance, random: Random) -> list[Segment]:
         return [Text(utterance.transcript()), Reading(utterance.spoken())]
 
-    def _tts_span(self, utterance, random):
+    def _tts_span(self, utterance: Utterance, random: Random) -> list[Segment]:
         return self._tts(draw_part(utterance, random), random)
 
-    def _tts_shuffled(self, utterance, random):
+    def _tts_shuffled(
+        self, utterance: Utterance, random: Random
+    ) -> list[Segment]:
         speech, text = shuffle_words(utterance, random)
         return [Text(text), Reading(speech)]
 

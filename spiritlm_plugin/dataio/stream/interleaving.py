@@ -105,15 +105,15 @@ class Utterance:
             raise DocumentError("it has no text")
         return self.text
 
-    def boundaries(self) -> list[float | None]:
-        """Return where words can be parted: before, between and behind them.
+    def starts(self) -> list[float]:
+        """Return where words can be parted: before and between them.
 
         Two words are parted in the middle of what lies between them.
 
         Returns
         -------
         list of float
-            Seconds; the last, None, is the end of the utterance.
+            Seconds.
 
         Raises
         ------
@@ -125,8 +125,8 @@ class Utterance:
         -------
         >>> units = SpeechUnits([1] * 50)
         >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
-        >>> Utterance(units, "a cat", words, times).boundaries()
-        [0.0, 0.5, None]
+        >>> Utterance(units, "a cat", words, times).starts()
+        [0.0, 0.5]
         """
         if not self.words:
             raise DocumentError("it has no words with times")
@@ -143,13 +143,17 @@ class Utterance:
                 f"its words end at {max(ends):.2f} s and its speech at "
                 f"{self.spoken().duration:.2f} s"
             )
-        return [0.0, *middles, None]
+        return [0.0, *middles]
+
+    def boundaries(self) -> list[float | None]:
+        """Return `starts`, or its errors, and None for the utterance's end."""
+        return [*self.starts(), None]
 
 
 def draw_spans(
     words: int,
-    text_words: tuple[int, int],
-    speech_words: tuple[int, int],
+    text_words: Sequence[int],
+    speech_words: Sequence[int],
     random: Random,
 ) -> list[tuple[bool, int, int]]:
     """Divide words into spans of text and of speech, in turns.
@@ -202,7 +206,7 @@ def interleave(
     Raises
     ------
     DocumentError
-        As of `Utterance.boundaries`.
+        As of `Utterance.starts`.
 
     Example
     -------
@@ -212,12 +216,13 @@ def interleave(
     >>> interleave(utterance, [(True, 0, 1), (False, 1, 2)])
     [Text(text='a'), Speech(2 phonetic units)]
     """
-    boundaries = utterance.boundaries()
+    starts = utterance.starts()
+    ends = [*starts[1:], None]
     segments: list[Segment] = []
     for is_text, first, end in spans:
         text = Text(" ".join(utterance.words[first:end]))
         if not is_text:
-            units = utterance.units.cut(boundaries[first], boundaries[end])
+            units = utterance.spoken().cut(starts[first], ends[end - 1])
             if len(units):
                 segments.append(Speech(units.merge()))
                 continue

@@ -47,7 +47,7 @@ class Source:
     form: str
     share: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise ValueError(
                 f"no such form of documents: {self.form!r}; there are "
@@ -145,14 +145,16 @@ class Mixture:
         ids, positions : Tensor
             As of `pack`, int32, shape (rows, size).
         """
-        documents = []
+        documents: list[np.ndarray] = []
         for name, wanted in self.counts.items():
             first = number * wanted
             made = (self._document(name, first + i) for i in range(wanted))
             documents += [ids for ids in made if ids is not None]
         generator = np.random.default_rng(derive_seed(self.seed, number))
-        packed = pack(documents, self.size, self.vocabulary.eos_id, generator)
-        return tuple(map(torch.from_numpy, packed))
+        ids, positions = pack(
+            documents, self.size, self.vocabulary.eos_id, generator
+        )
+        return torch.from_numpy(ids), torch.from_numpy(positions)
 
     def _document(self, name: str, index: int) -> np.ndarray | None:
         """Return the ids of the document at a place in a source's order."""
@@ -183,10 +185,9 @@ class Mixture:
 
     def _order(self, name: str, epoch: int) -> np.ndarray:
         """Return the order of a source's rows in an epoch."""
-        known, order = self._orders.get(name, (None, None))
-        if known != epoch:
+        if name not in self._orders or self._orders[name][0] != epoch:
             seed = derive_seed(self.seed, name, epoch, "order")
             rows = len(self.sources[name].rows)
             order = np.random.default_rng(seed).permutation(rows)
             self._orders[name] = epoch, order
-        return order
+        return self._orders[name][1]

@@ -16,7 +16,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from spiritlm_plugin.dataio.stream.mixing import Mixture
 
@@ -45,7 +45,7 @@ class PackedBatch:
     end: tuple[int, int] = (0, 0)
 
 
-class _Chunks:
+class _Chunks(Dataset[tuple[Tensor, Tensor]]):
     """A mixture as a dataset."""
 
     def __init__(self, mixture: Mixture):
@@ -98,6 +98,8 @@ class PackedLoader(LoopedLoader):
     (3, torch.Size([6, 64]), (3, 3))
     """
 
+    iterator: Iterator[PackedBatch] | None
+
     def __init__(
         self,
         mixture: Mixture,
@@ -125,7 +127,7 @@ class PackedLoader(LoopedLoader):
         self.world_size = world_size
         self.end = (0, 0)
 
-    def __iter__(self):
+    def __iter__(self) -> PackedLoader:
         """Go on with the stream."""
         if self.iterator is None:
             # It must not refer to this loader: what is left to the garbage
@@ -147,14 +149,14 @@ class PackedLoader(LoopedLoader):
         return batch
 
     @mark_as_saver
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Save where in the stream and in the epoch the loader is."""
         state = {"step": self.step, "total_steps": self.total_steps}
         text = json.dumps(state | {"end": self.end})
         Path(path).write_text(text, encoding="utf-8")
 
     @mark_as_loader
-    def load(self, path, end_of_epoch=True):
+    def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
         """Go on where a saved loader was."""
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         self.step, self.total_steps = state["step"], state["total_steps"]

@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 
 def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -106,7 +107,7 @@ def pack(
     return ids, positions
 
 
-def labels_of(ids, positions, ignored: int = -100):
+def labels_of(ids: Tensor, positions: Tensor, ignored: int = -100) -> Tensor:
     """Return the token that each one predicts.
 
     Arguments

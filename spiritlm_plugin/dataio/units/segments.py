@@ -47,7 +47,7 @@ class Text:
     text: str
     marker: ClassVar[str] = "text"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise TypeError(
                 f"a text segment holds a str, got {type(self.text).__name__}"
@@ -84,7 +84,7 @@ class Speech:
     wav: Tensor | None = None
     marker: ClassVar[str] = "speech"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(
             self.content, (SpeechUnits, SpeechStream, *_AUDIO_TYPES)
         ):
@@ -165,7 +165,8 @@ class Reading(Speech):
 
 
 Segment = Text | Speech
-SEGMENTS = {cls.marker: cls for cls in (Text, Speech, Transcript, Reading)}
+_CLASSES: tuple[type[Segment], ...] = (Text, Speech, Transcript, Reading)
+SEGMENTS = {cls.marker: cls for cls in _CLASSES}
 
 
 def as_segment(part: Segment | tuple) -> Segment:

@@ -12,14 +12,14 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import sentencepiece
 from tokenizers import Tokenizer
 
 _SPEECH_TOKEN = re.compile(r"\[(Text|Speech|ASR|TTS|(Hu|Pi|St)\d+)\]")
 # As Llama 2's tokenizer was trained; one thread, so that it is deterministic.
-_TRAINING = {
+_TRAINING: dict[str, Any] = {
     "model_type": "bpe",
     "byte_fallback": True,
     "character_coverage": 0.99995,
@@ -191,9 +191,10 @@ class HubText:
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids."""
-        return self._tokenizer.decode(
+        text = self._tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        return cast(str, text)  # a list comes of several lists of ids only
 
     def token_id(self, token: str) -> int | None:
         """Return the id of an added token."""
@@ -220,7 +221,7 @@ def load_text_tokenizer(source: str | Path) -> TextTokenizer:
     """
     from transformers.utils import cached_file
 
-    def find(name):
+    def find(name: str) -> str | None:
         return cached_file(
             str(source), name, _raise_exceptions_for_missing_entries=False
         )

@@ -11,6 +11,7 @@ Source: Nguyen et al., "SpiRit-LM", TACL 2025, sections 3.1 and 3.2.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,6 +34,10 @@ MIN_SAMPLES = 1280
 COMMON_STYLES = (71, 68, 98)
 
 
+# What a stream of units may be given as.
+Units = Tensor | np.ndarray | Sequence[int]
+
+
 class Kind(IntEnum):
     """Kind of a speech token; the order breaks ties in time."""
 
@@ -46,10 +51,8 @@ _NAMES = {kind: prefix for prefix, kind in _PREFIXES.items()}
 _TOKEN = re.compile(r"\[(Hu|Pi|St)([0-9]+)\]")
 
 
-def _as_stream(values, name: str) -> Tensor | None:
+def _as_stream(values: Units, name: str) -> Tensor:
     """Return ``values`` as a 1-D int64 tensor on the CPU, checked."""
-    if values is None:
-        return None
     stream = torch.as_tensor(values)
     if stream.numel() == 0:
         stream = stream.to(torch.int64)
@@ -106,15 +109,24 @@ class SpeechUnits:
     style: Tensor | None = None
     full_rate: bool = True
 
-    def __post_init__(self):
-        for name in ("phonetic", "pitch", "style"):
-            stream = _as_stream(getattr(self, name), name)
-            object.__setattr__(self, name, stream)
-        if self.phonetic is None:
+    def __init__(
+        self,
+        phonetic: Units,
+        pitch: Units | None = None,
+        style: Units | None = None,
+        full_rate: bool = True,
+    ):
+        if phonetic is None:
             raise ValueError("speech units need a phonetic stream, got None")
-        for name in ("pitch", "style"):
-            stream = getattr(self, name)
-            if self.full_rate or stream is None:
+        object.__setattr__(self, "full_rate", full_rate)
+        for name, values in (
+            ("phonetic", phonetic),
+            ("pitch", pitch),
+            ("style", style),
+        ):
+            stream = None if values is None else _as_stream(values, name)
+            object.__setattr__(self, name, stream)
+            if full_rate or stream is None:
                 continue
             if len(stream) != len(self.phonetic):
                 raise ValueError(
@@ -128,7 +140,7 @@ class SpeechUnits:
         """Return the number of phonetic units."""
         return len(self.phonetic)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         """Compare the streams."""
         if not isinstance(other, SpeechUnits):
             return NotImplemented
@@ -193,27 +205,24 @@ class SpeechUnits:
         ([24, 25], [12], [0, 1])
         """
         duration = self.duration
-        to_the_end = end is None
-        end = duration if to_the_end else end
-        if not 0 <= start <= end:
+        until = duration if end is None else end
+        if not 0 <= start <= until:
             raise ValueError(
-                f"cannot cut from {start} s to {end} s: times must satisfy "
+                f"cannot cut from {start} s to {until} s: times must satisfy "
                 "0 <= start <= end"
             )
 
-        def part(stream, rate, covering):
-            if stream is None:
-                return None
-            first = start * rate
-            first = int(first + 1e-6) if covering else _ceil(first)
-            if to_the_end:
+        def part(stream: Tensor, rate: float, covering: bool) -> Tensor:
+            place = start * rate
+            first = int(place + 1e-6) if covering else _ceil(place)
+            if end is None:
                 return stream[first:]
             return stream[first : max(_ceil(end * rate), first)]
 
         return SpeechUnits(
             part(self.phonetic, PHONETIC_RATE, False),
-            part(self.pitch, PITCH_RATE, True),
-            part(self.style, STYLE_RATE, True),
+            None if self.pitch is None else part(self.pitch, PITCH_RATE, True),
+            None if self.style is None else part(self.style, STYLE_RATE, True),
         )
 
     def deduplicate(self) -> SpeechUnits:
@@ -291,9 +300,9 @@ class SpeechStream:
 
     Arguments
     ---------
-    kinds : Tensor
+    kinds : Tensor or sequence of int
         `Kind` of each token, shape (tokens,).
-    values : Tensor
+    values : Tensor or sequence of int
         Unit of each token, shape (tokens,).
 
     Example
@@ -306,10 +315,9 @@ class SpeechStream:
     kinds: Tensor
     values: Tensor
 
-    def __post_init__(self):
-        for name in ("kinds", "values"):
-            stream = _as_stream(getattr(self, name), name)
-            object.__setattr__(self, name, stream)
+    def __init__(self, kinds: Units, values: Units):
+        object.__setattr__(self, "kinds", _as_stream(kinds, "kinds"))
+        object.__setattr__(self, "values", _as_stream(values, "values"))
         if len(self.kinds) != len(self.values):
             raise ValueError(
                 f"a stream needs as many kinds as values, got "
@@ -326,7 +334,7 @@ class SpeechStream:
         """Return the number of tokens."""
         return len(self.values)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         """Compare kinds and values."""
         if not isinstance(other, SpeechStream):
             return NotImplemented
@@ -339,7 +347,7 @@ class SpeechStream:
         return SpeechStream(self.kinds[index], self.values[index])
 
     @classmethod
-    def concatenate(cls, streams: list[SpeechStream]) -> SpeechStream:
+    def concatenate(cls, streams: Sequence[SpeechStream]) -> SpeechStream:
         """Join streams end to end.
 
         Example

@@ -10,7 +10,7 @@ Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.1.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -77,8 +77,8 @@ class Vocabulary:
     def __init__(
         self,
         text: TextTokenizer,
-        markers: dict[str, int],
-        units: dict[Kind, Sequence[int]],
+        markers: Mapping[str, int],
+        units: Mapping[Kind, Sequence[int]],
     ):
         if not units.get(Kind.PHONETIC):
             raise ValueError("the vocabulary has no phonetic units ([Hu0]...)")
@@ -170,8 +170,8 @@ class Vocabulary:
             found = text.token_id(token)
             return added.get(token) if found is None else found
 
-        markers = {m: token_id(token) for m, (token, _) in _MARKERS.items()}
-        markers = {m: i for m, i in markers.items() if i is not None}
+        found = {m: token_id(token) for m, (token, _) in _MARKERS.items()}
+        markers = {m: i for m, i in found.items() if i is not None}
         if not {"text", "speech"} <= markers.keys():
             raise ValueError(
                 f"the tokenizer in {folder} has no [Text] and [Speech] tokens; "
@@ -180,9 +180,9 @@ class Vocabulary:
             )
         units = {}
         for kind, prefix in _PREFIXES.items():
-            ids = []
-            while (found := token_id(f"[{prefix}{len(ids)}]")) is not None:
-                ids.append(found)
+            ids: list[int] = []
+            while (unit := token_id(f"[{prefix}{len(ids)}]")) is not None:
+                ids.append(unit)
             if ids:
                 units[kind] = ids
         return cls(text, markers, units)
@@ -323,12 +323,15 @@ class Vocabulary:
             )
         return self.markers[marker]
 
-    def _encode_parts(self, marker: str, parts) -> list[int]:
+    def _encode_parts(self, marker: str, parts: Iterable[Segment]) -> list[int]:
         """Encode adjacent segments behind one marker as one."""
         if _MARKERS[marker][1]:
-            return self.encode_text("".join(part.text for part in parts))
+            texts = (part.text for part in parts if isinstance(part, Text))
+            return self.encode_text("".join(texts))
         return self.encode_speech(
-            SpeechStream.concatenate([part.stream for part in parts])
+            SpeechStream.concatenate(
+                [part.stream for part in parts if isinstance(part, Speech)]
+            )
         )
 
     def decode(self, ids: Sequence[int] | Tensor) -> list[Segment]:

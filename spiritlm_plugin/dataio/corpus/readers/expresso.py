@@ -1,17 +1,7 @@
-#!/usr/bin/env python3
-"""Cut Expresso into utterances at 16 kHz and write their manifests.
-
-    python expresso_prepare.py EXPRESSO MANIFEST_FOLDER
-
-Read sentences stay whole. Longform readings and conversations are cut where
-VAD_segments.txt has pauses, conversations for each speaker's channel. The
-pieces are written to MANIFEST_FOLDER/wav, and the manifests beside. Nothing is
-downloaded. A run that was stopped goes on where it was.
-"""
+"""Expresso, cut into utterances at 16 kHz."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import logging
 import math
@@ -24,18 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.checkpoints import require_files
-from spiritlm_plugin.dataio.corpus.manifests import write_manifest
+from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
-logger = logging.getLogger("expresso_prepare")
+logger = logging.getLogger(__name__)
 
-SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+SPLITS = ("train", "dev", "test")
 SENTIMENTS = {
     "happy": "positive",
     "amused": "positive",
@@ -79,7 +68,6 @@ class Span(NamedTuple):
 class Task(NamedTuple):
     """What a split has of a recording, and what is known of it."""
 
-    split: str
     name: str
     recording: Recording
     ranges: list[Span]
@@ -87,29 +75,31 @@ class Task(NamedTuple):
     text: str | None
 
 
-def prepare_expresso(
-    data_folder: str | Path, save_folder: str | Path, jobs: int | None = None
-) -> None:
-    """Write the recordings and manifests, or what is missing of them.
+class Expresso(NamedTuple):
+    """What the lists of the corpus say."""
+
+    recordings: dict[str, Recording]
+    splits: dict[str, dict[str, list[Span]]]
+    segments: dict[str, list[Span]]
+    texts: dict[str, str]
+
+
+def open_expresso(data_folder: str | Path) -> Expresso:
+    """Read the lists of the corpus, which hold all splits.
 
     Arguments
     ---------
     data_folder : path
         Expresso, unpacked.
-    save_folder : path
-        Of the manifests; made if there is none.
-    jobs : int or None
-        Threads; None for one per core.
 
     Raises
     ------
     FileNotFoundError
         If the corpus lacks a file.
     ValueError
-        If a list cannot be read, or a split is empty or shares audio with
-        another.
+        If a list cannot be read, or splits share audio.
     """
-    data_folder, save_folder = Path(data_folder), Path(save_folder)
+    data_folder = Path(data_folder)
     lists = {split: f"splits/{split}.txt" for split in SPLITS}
     require_files(data_folder, [_AUDIO, _VAD, _TEXTS, *lists.values()])
     recordings = find_recordings(data_folder / _AUDIO)
@@ -120,47 +110,76 @@ def prepare_expresso(
     for split, names in splits.items():
         for name in sorted(names.keys() - recordings.keys()):
             logger.warning("%s: %s is left out: no recording", split, name)
+    return Expresso(recordings, splits, segments, texts)
+
+
+def read_expresso(
+    corpus: Expresso,
+    split: str,
+    save_folder: str | Path,
+    jobs: int | None = None,
+) -> Iterator[Record]:
+    """Cut the recordings of a split into utterances at 16 kHz, and yield them.
+
+    Read sentences stay whole. Longform readings and conversations are cut
+    where there are pauses, conversations for each speaker's channel. What is
+    there already is not written again.
+
+    Arguments
+    ---------
+    corpus : Expresso
+        From `open_expresso`.
+    split : str
+        ``"train"``, ``"dev"`` or ``"test"``.
+    save_folder : path
+        Of the manifests; the utterances go to ``wav`` in it.
+    jobs : int or None
+        Threads; None for one per core.
+
+    Yields
+    ------
+    Record
+        With wav, duration, speaker, style and kind, and perhaps sentiment and
+        text. Recordings that cannot be used are reported.
+
+    Raises
+    ------
+    ValueError
+        If the split has no utterance.
+    """
     tasks = [
         Task(
-            split,
             name,
-            recordings[name],
+            corpus.recordings[name],
             ranges,
-            segments.get(name, []),
-            texts.get(name),
+            corpus.segments.get(name, []),
+            corpus.texts.get(name),
         )
-        for split, names in splits.items()
-        for name, ranges in names.items()
-        if name in recordings
+        for name, ranges in corpus.splits[split].items()
+        if name in corpus.recordings
     ]
-    manifests = {split: {} for split in splits}
+    folder, is_empty = Path(save_folder), True
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        found = tqdm(
-            pool.map(lambda task: cut_recording(task, save_folder), tasks),
+        for items in tqdm(
+            pool.map(lambda task: cut_recording(task, folder), tasks),
             total=len(tasks),
-            desc="Expresso",
+            desc=f"cutting {split}",
             unit="file",
-        )
-        for task, items in zip(tasks, found):
-            manifests[task.split] |= items
-    for split, items in manifests.items():
-        if not items:
-            raise ValueError(
-                f"{data_folder / lists[split]} names no recording that can be "
-                f"used; its lines should be names of files in {_AUDIO}"
-            )
-        write_manifest(items, save_folder / f"{SPLITS[split]}.json")
-        logger.info(
-            "%s.json: %d utterances, %.2f hours",
-            SPLITS[split],
-            len(items),
-            sum(item["duration"] for item in items.values()) / 3600,
+        ):
+            yield from items.items()
+            is_empty = is_empty and not items
+    if is_empty:
+        raise ValueError(
+            f"splits/{split}.txt names no recording that can be used; its "
+            f"lines should be names of files in {_AUDIO}"
         )
 
 
 def find_recordings(folder: Path) -> dict[str, Recording]:
     """Return the recordings by name; where they lie says what they are."""
     recordings: dict[str, Recording] = {}
+    speakers: tuple[str, ...]
+    styles: tuple[str, ...]
     for path in sorted(folder.rglob("*.wav")):
         match path.relative_to(folder).parts:
             case "read", speaker, style, ("base" | "longform") as part, _:
@@ -207,7 +226,7 @@ def _stem(name: str) -> str:
 
 def read_split(path: Path) -> dict[str, list[Span]]:
     """Read a split: a name a line, and ranges where it has only a part."""
-    spans = {}
+    spans: dict[str, list[Span]] = {}
     for where, name, channel, rest in _lines(path):
         ranges = _RANGE.findall(rest)
         if _RANGE.sub("", rest).strip(" \t,;"):
@@ -228,7 +247,7 @@ def read_segments(path: Path) -> dict[str, list[Span]]:
 
     Lines that cannot be read are reported.
     """
-    segments = {}
+    segments: dict[str, list[Span]] = {}
     for where, name, channel, rest in _lines(path):
         times = [float(number) for number in _NUMBER.findall(rest)]
         pairs = list(zip(times[::2], times[1::2]))
@@ -390,20 +409,3 @@ def _join(pieces: list[list[float]], start: float, end: float) -> None:
         start = max(start, pieces[-1][1])
     if start < end:
         pieces.append([start, end])
-
-
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("data_folder", help="Expresso, unpacked")
-    parser.add_argument("save_folder", help="of the manifests")
-    parser.add_argument("--jobs", type=int, help="threads; one per core")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    prepare_expresso(**vars(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    main()

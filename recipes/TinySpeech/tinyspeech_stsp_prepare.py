@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write TinySpeech in the layout of the STSP benchmark.
 
-    python stsp_prepare.py CORPUS ARCHIVE
+    python tinyspeech_stsp_prepare.py CORPUS ARCHIVE
 
 CORPUS is what tinyspeech_prepare.py has made, of size small or full. Voices with
 neutral words have the sentiment of their style; texts have that of their words.
@@ -12,12 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import soundfile
+from tinyspeech.corpus import share_of
+from tinyspeech.grammar import Grammar
+from tinyspeech.sentiment import WORDS, opinion
+from tinyspeech.templates import transcript
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
@@ -27,12 +30,6 @@ from spiritlm_plugin.dataio.corpus.stsp import (
     SENTIMENTS,
 )
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tinyspeech.corpus import share_of  # noqa: E402
-from tinyspeech.grammar import Grammar  # noqa: E402
-from tinyspeech.sentiment import WORDS, opinion  # noqa: E402
-from tinyspeech.templates import transcript  # noqa: E402
 
 # The splits of the benchmark: manifest, and texts.
 SPLITS = {

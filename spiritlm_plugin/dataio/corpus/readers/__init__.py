@@ -1,0 +1,1 @@
+"""Readers of corpora: generators of records, for `prepare`."""

@@ -1,0 +1,93 @@
+"""How far a figure would vary if other items had been drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from scipy import stats
+
+_LEVEL = 0.95
+_DRAWS = 1000
+# Draws that are held in memory at a time.
+_BATCH = 100
+
+
+def ratio_interval(
+    numerators: Sequence[float],
+    denominators: Sequence[float] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Return the 95% interval of a rate over items, by the bootstrap.
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
+    chapter 13 (percentiles); by speaker as in Bisani and Ney, "Bootstrap
+    estimates for confidence intervals in ASR performance evaluation", 2004.
+
+    Arguments
+    ---------
+    numerators : sequence of float
+        Of each item, such as its errors, or whether it is right.
+    denominators : sequence of float, optional
+        Such as its words; 1 by default.
+    groups : sequence, optional
+        Such as its speaker: items of a group are drawn together, since they
+        are alike. Without them each item is drawn alone.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    tuple of float, or None
+        Lower and upper end; None where there are fewer than two groups, or
+        nothing is counted.
+
+    Raises
+    ------
+    ValueError
+        If the sequences differ in length.
+
+    Example
+    -------
+    >>> right = [1] * 80 + [0] * 20
+    >>> low, high = ratio_interval(right)
+    >>> 0.70 < low < 0.80 < high < 0.90
+    True
+    >>> ratio_interval([1, 1], groups=["anna", "anna"]) is None
+    True
+    """
+    above = np.asarray(numerators, float)
+    below = np.ones_like(above)
+    if denominators is not None:
+        below = np.asarray(denominators, float)
+    places = np.arange(len(above))
+    if groups is not None:
+        numbers: dict[Hashable, int] = {}
+        places = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
+    if not len(above) == len(below) == len(places):
+        raise ValueError(
+            f"{len(above)} numerators, {len(below)} denominators and "
+            f"{len(places)} groups: give one of each for an item"
+        )
+    above, below = np.bincount(places, above), np.bincount(places, below)
+    kept = below > 0
+    above, below = above[kept], below[kept]
+    if len(above) < 2:
+        return None
+
+    def rate(above, below, axis=-1):
+        return above.sum(axis) / below.sum(axis)
+
+    interval = stats.bootstrap(
+        (above, below),
+        rate,
+        n_resamples=_DRAWS,
+        batch=_BATCH,
+        vectorized=True,
+        paired=True,
+        confidence_level=_LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

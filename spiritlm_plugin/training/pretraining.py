@@ -1,0 +1,351 @@
+"""A language model of text, speech and both interleaved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from speechbrain.utils.distributed import run_on_main
+from torch.utils.data import DataLoader
+from typing_extensions import NotRequired
+
+from spiritlm_plugin.dataio.stream.mixing import Mixture
+from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
+from spiritlm_plugin.dataio.stream.packing import labels_of
+from spiritlm_plugin.dataio.stream.sources import (
+    load_corpora,
+    load_texts,
+    make_sources,
+)
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
+from spiritlm_plugin.inference import SpeechCodec, SpiritLM
+from spiritlm_plugin.lobes.adapters import add_adapters
+from spiritlm_plugin.lobes.language_model import (
+    LanguageModel,
+    new_language_model,
+)
+from spiritlm_plugin.lobes.language_model_start import start_language_model
+from spiritlm_plugin.metrics.modalities import ModalityFigures
+from spiritlm_plugin.training.samples import Sampler
+from spiritlm_plugin.training.sharding import ShardedState, shard
+from spiritlm_plugin.training.trainer import TrainingBrain, unwrap
+from spiritlm_plugin.utils.configuration import TrainingSettings
+from spiritlm_plugin.utils.processes import rank_and_world_size
+
+
+class PretrainingSettings(TrainingSettings):
+    """What the training of a language model reads."""
+
+    corpus_folders: list[str] | None
+    text_files: list[str] | None
+    valid_text_files: list[str] | None
+    mode: str
+    shares: dict[str, dict[str, float | None]]
+    documents: Any
+    codec: str
+    codec_hparams: str
+    pretrained: str | None
+    random_weights: bool
+    rope_theta: float | None
+    context: int | None
+    text_pieces: NotRequired[int]
+    model: NotRequired[dict[str, Any]]
+    lora: dict[str, Any]
+    activation_checkpointing: bool
+    fsdp: bool
+    epoch_steps: int
+    valid_steps: int
+    step_rows: int
+    row_tokens: int
+    chunk_rows: int
+    workers: int
+    loss_weights: dict[str, float]
+    sample_count: int
+    judged_count: int
+    export_dtype: str | None
+    opt_class: Any
+
+
+class LanguageModelBrain(TrainingBrain):
+    """Trains a `LanguageModel` on packed rows of documents.
+
+    ``codec``, ``figures``, ``entropies`` and ``sampler`` are set after it is
+    made; see `prepare_validation`.
+
+    Source: Nguyen et al., "SpiRit-LM", 2025, section 3.
+    """
+
+    codec: SpeechCodec
+    figures: ModalityFigures
+    entropies: dict[str, float]
+    sampler: Sampler | None
+
+    def _wrap_distributed(self):
+        """Share the weights out among the processes, or copy them to all."""
+        if not self.hparams.fsdp:
+            super()._wrap_distributed()
+            return
+        shard(self.modules.model, self.precision)
+
+    def init_optimizers(self):
+        """Make the optimizer; sharded weights are saved with its state."""
+        model = self.modules.model
+        weights = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = self.opt_class(weights)
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        states = {"model": unwrap(model), "optimizer": self.optimizer}
+        if self.hparams.fsdp:
+            states = {"sharded": ShardedState(model, self.optimizer)}
+        self.checkpointer.add_recoverables(states)
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Set the seed, and the rate of this step."""
+        super().on_fit_batch_start(batch, should_step)
+        self.hparams.scheduler(self.optimizer, self.optimizer_step + 1)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Leave the rate, which is set before the step."""
+
+    def compute_forward(self, batch, stage):
+        """Return the scores of tokens, documents of a row kept apart."""
+        ids = batch.ids.to(self.device, non_blocking=True)
+        return self.modules.model(ids, positions=batch.positions)
+
+    def compute_objectives(self, logits, batch, stage):
+        """Return the loss, so that all tokens of a step count alike.
+
+        Gradients are averaged over processes and batches, which hold
+        different numbers of tokens.
+        """
+        labels = labels_of(batch.ids, batch.positions).to(self.device)
+        loss, figures = self.figures(logits, labels)
+        for name, (count, mean, accuracy) in figures.items():
+            self.record(
+                count,
+                **{"loss": mean, f"loss_{name}": mean},
+                **{f"accuracy_{name}": accuracy},
+            )
+        return loss * batch.shares / batch.step_targets
+
+    def on_valid_end(self, stats, epoch):
+        """Compare with unigrams, and let the model say something."""
+        for name, entropy in self.entropies.items():
+            stats[f"unigram_{name}"] = entropy
+        if self.sampler is None:
+            return
+        speaking = self.speaking_model()
+        stats |= self.sampler.judge(speaking)
+        samples = self.sampler.sample(speaking)
+        run_on_main(self.write_samples, args=[samples, epoch])
+
+    def speaking_model(self) -> SpiritLM:
+        """Return the model as users call it."""
+        modules = {
+            "tokenizer": self.codec.mods.tokenizer,
+            "vocoder": self.codec.mods.vocoder,
+            "language_model": unwrap(self.modules.model),
+        }
+        return SpiritLM(
+            modules,
+            {},
+            run_opts={"device": str(self.device)},
+            freeze_params=False,
+        )
+
+    def write_samples(self, samples: list[dict[str, Any]], epoch: int) -> None:
+        """Write what the model says as JSON lines and wavs."""
+        folder = Path(self.hparams.output_folder) / "samples" / f"epoch{epoch}"
+        folder.mkdir(parents=True, exist_ok=True)
+        tensorboard = getattr(self.hparams, "tensorboard_logger", None)
+        with open(folder / "samples.jsonl", "w", encoding="utf-8") as file:
+            for sample in samples:
+                wav = sample.pop("wav", None)
+                if wav is not None and len(wav):
+                    name = f"{sample['utterance']}_{sample['task']}"
+                    sample["file"] = f"{name}.wav"
+                    soundfile.write(folder / sample["file"], wav, SAMPLE_RATE)
+                    if tensorboard is not None:
+                        tensorboard.log_audio(name, wav, SAMPLE_RATE)
+                file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+
+
+def make_language_model(
+    hparams: PretrainingSettings, units: Mapping[str, int]
+) -> LanguageModel:
+    """Start from a text model, or from nothing.
+
+    Arguments
+    ---------
+    hparams : PretrainingSettings
+        The recipe's.
+    units : dict
+        How many there are of each stream.
+
+    Raises
+    ------
+    ValueError
+        If rows are longer than the context, or adapters are to be sharded.
+    """
+    if hparams["pretrained"]:
+        lm = start_language_model(
+            hparams["pretrained"],
+            units,
+            hparams["rope_theta"],
+            hparams["context"],
+            random_weights=hparams["random_weights"],
+        )
+    else:
+        texts = load_texts(hparams["text_files"])["text"]
+        text = train_text_tokenizer(texts, hparams["text_pieces"])
+        sizes = {"max_position_embeddings": hparams["context"]}
+        lm = new_language_model(
+            hparams["model"] | sizes, Vocabulary.extend(text, **units)
+        )
+    if hparams["row_tokens"] > lm.context:
+        raise ValueError(
+            f"row_tokens {hparams['row_tokens']} are more than the model's "
+            f"context of {lm.context}; lower it, or raise context"
+        )
+    if hparams["activation_checkpointing"]:
+        lm.model.gradient_checkpointing_enable()
+    if hparams["lora"]["r"] and hparams["fsdp"]:
+        raise ValueError(
+            "lora and fsdp do not go together: adapters are for models that "
+            "one GPU holds; choose one of them"
+        )
+    if hparams["lora"]["r"]:
+        add_adapters(lm, hparams["lora"])
+    return lm
+
+
+def shares_of(hparams: PretrainingSettings) -> dict[str, float]:
+    """Return the share of each form of document in the mode that is named.
+
+    Example
+    -------
+    >>> shares = {"all": {"text": 1, "speech": 2, "asr": None}}
+    >>> shares_of({"mode": "all", "shares": shares})
+    {'text': 1, 'speech': 2}
+    """
+    mode, modes = hparams["mode"], hparams["shares"]
+    if mode not in modes:
+        raise ValueError(
+            f"no such mode: {mode!r}; there are {', '.join(modes)}"
+        )
+    # An override can leave a form out by null, and by nothing else.
+    return {form: share for form, share in modes[mode].items() if share}
+
+
+def make_mixture(
+    hparams: PretrainingSettings,
+    vocabulary: Vocabulary,
+    parts: Mapping[str, str],
+    split: str,
+) -> Mixture:
+    """Return the stream of a split.
+
+    Arguments
+    ---------
+    hparams : PretrainingSettings
+        The recipe's.
+    vocabulary : Vocabulary
+        Of the language model.
+    parts : dict
+        `fingerprints` of the tokenizer that the corpora must come from.
+    split : str
+        ``"train"`` or ``"valid"``.
+    """
+    shares = shares_of(hparams)
+    files = hparams[{"train": "text_files", "valid": "valid_text_files"}[split]]
+    texts = load_texts(files) if files else None
+    corpus = None
+    if texts is None or set(shares) != {"text"}:
+        corpus = load_corpora(hparams["corpus_folders"], split, parts)
+    return Mixture(
+        make_sources(shares, corpus, texts),
+        vocabulary,
+        hparams["documents"],
+        hparams["row_tokens"],
+        hparams["seed"],
+        hparams["chunk_rows"],
+    )
+
+
+def make_loaders(
+    hparams: PretrainingSettings,
+    run_opts: Any,
+    train_mixture: Mixture,
+    valid_mixture: Mixture,
+) -> tuple[PackedLoader, DataLoader]:
+    """Return this process's share of the stream, and of its validation.
+
+    Arguments
+    ---------
+    hparams : PretrainingSettings
+        The recipe's.
+    run_opts : RunOptions
+        As of `load_recipe`.
+    train_mixture, valid_mixture : Mixture
+        Of `make_mixture`.
+    """
+    rank, size = rank_and_world_size()
+    rows = hparams["step_rows"]
+    accumulation = run_opts.get("grad_accumulation_factor", 1)
+    loader = PackedLoader(
+        train_mixture,
+        rows,
+        hparams["epoch_steps"],
+        accumulation,
+        hparams["workers"],
+        rank,
+        size,
+    )
+    valid = PackedLoader(
+        valid_mixture,
+        rows,
+        hparams["valid_steps"],
+        accumulation,
+        rank=rank,
+        world_size=size,
+    )
+    batches = list(islice(valid, len(valid)))
+    return loader, DataLoader(batches, batch_size=None)
+
+
+def prepare_validation(
+    brain: LanguageModelBrain,
+    codec: SpeechCodec,
+    valid_loader: DataLoader,
+    parts: Mapping[str, str],
+) -> None:
+    """Give a Brain what it validates with: figures, unigrams and samples.
+
+    Arguments
+    ---------
+    brain : LanguageModelBrain
+        Whose attributes are set.
+    codec : SpeechCodec
+        With which the model speaks.
+    valid_loader : DataLoader
+        Of `make_loaders`.
+    parts : dict
+        `fingerprints` of its tokenizer.
+    """
+    hparams = vars(brain.hparams)
+    vocabulary = unwrap(brain.modules.model).vocabulary
+    brain.codec = codec.to(brain.device)
+    brain.figures = ModalityFigures(vocabulary, hparams["loss_weights"])
+    brain.entropies = brain.figures.unigram_entropy(
+        labels_of(batch.ids, batch.positions) for batch in valid_loader
+    )
+    brain.sampler = None
+    if hparams["sample_count"] and hparams["corpus_folders"]:
+        rows = load_corpora(hparams["corpus_folders"], "valid", parts)
+        counts = hparams["sample_count"], hparams["judged_count"]
+        brain.sampler = Sampler(rows, shares_of(hparams), *counts)

@@ -1,0 +1,136 @@
+"""Corpora as speech units, beside what their manifests say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.unit_store import (
+    STREAMS,
+    fingerprints,
+    tokenize_corpus,
+)
+from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.inference import SpeechCodec
+from spiritlm_plugin.integrations.parts import load_tokenizer
+from spiritlm_plugin.lobes.augmentation import Equalizer, PitchShift
+from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
+from spiritlm_plugin.utils.configuration import Settings
+from spiritlm_plugin.utils.seeds import derive_seed
+
+_CHANGES = {"pitch_ratios": PitchShift, "equalizer": Equalizer}
+
+
+class TokenizingSettings(Settings):
+    """What tokenizing reads."""
+
+    manifest_folder: str
+    splits: list[str]
+    codec: str | None
+    codec_hparams: str
+    phonetic: str | None
+    pitch: str | None
+    style: str | None
+    pitch_ratios: list[list[int]] | None
+    equalizer: float | None
+    shard_seconds: float
+    read_seconds: float
+    batch_seconds: float
+    workers: int
+
+
+def load(hparams: TokenizingSettings) -> SpeechTokenizer:
+    """Return the tokenizer of a whole model, or that of trained parts.
+
+    Raises
+    ------
+    ValueError
+        Unless one of the two is named.
+    """
+    parts = {name: hparams[name] for name in STREAMS if hparams[name]}
+    if bool(hparams["codec"]) == bool(parts):
+        raise ValueError(
+            "name the tokenizer: either codec, a whole model, or the folders "
+            f"of its parts ({', '.join(STREAMS)})"
+        )
+    if parts:
+        return load_tokenizer(**parts)
+    names = hparams["codec"], hparams["codec_hparams"]
+    return SpeechCodec.from_hparams(*names).mods.tokenizer
+
+
+class ChangedVoices:
+    """A tokenizer that hears each recording as if another voice spoke.
+
+    What is drawn depends on the seed and on the recording alone.
+
+    Arguments
+    ---------
+    tokenizer : SpeechTokenizer
+        That hears it.
+    changes : nn.Module
+        Of waveforms, (batch, samples).
+    seed : int
+        Of what is drawn.
+    """
+
+    def __init__(
+        self, tokenizer: SpeechTokenizer, changes: nn.Module, seed: int
+    ):
+        self.tokenizer = tokenizer
+        self.changes = changes
+        self.seed = seed
+
+    def __call__(self, wavs: Sequence[Tensor]) -> list[SpeechUnits]:
+        """Return the units of waveforms, changed."""
+        return self.tokenizer([self.change(wav) for wav in wavs])
+
+    def change(self, wav: Tensor) -> Tensor:
+        """Return a waveform, (samples,), in another voice."""
+        seed = derive_seed(self.seed, len(wav), float(wav.abs().sum()))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.changes(wav[None])[0]
+
+
+def tokenize_splits(
+    hparams: TokenizingSettings, tokenizer: SpeechTokenizer
+) -> None:
+    """Tokenize the splits of a corpus; processes share the work.
+
+    Arguments
+    ---------
+    hparams : TokenizingSettings
+        The recipe's.
+    tokenizer : SpeechTokenizer
+        Of `load`, on its device.
+    """
+    tokenizer.batch_seconds = hparams["batch_seconds"]
+    parts, tokenize = fingerprints(tokenizer), tokenizer
+    changes = {name: hparams[name] for name in _CHANGES if hparams[name]}
+    if changes:
+        voices = [_CHANGES[name](value) for name, value in changes.items()]
+        changes["seed"] = hparams["seed"]
+        tokenize = ChangedVoices(
+            tokenizer, nn.Sequential(*voices), hparams["seed"]
+        )
+    for split in hparams["splits"]:
+        manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
+        with torch.inference_mode():
+            tokenize_corpus(
+                load_manifest(manifest),
+                Path(hparams["output_folder"]) / split,
+                tokenize,
+                parts,
+                shard_seconds=hparams["shard_seconds"],
+                batch_seconds=hparams["read_seconds"],
+                workers=hparams["workers"],
+                rank=int(os.environ.get("RANK", 0)),
+                world_size=int(os.environ.get("WORLD_SIZE", 1)),
+                changes=changes,
+            )

@@ -1,0 +1,56 @@
+"""Intervals of rates."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiritlm_plugin.metrics.intervals import ratio_interval
+
+
+def test_the_interval_of_a_share_is_the_binomial_one():
+    right = np.array([1] * 300 + [0] * 100)
+    low, high = ratio_interval(right)
+    # 1.96 * sqrt(.75 * .25 / 400) = 0.0424
+    assert low == pytest.approx(0.75 - 0.0424, abs=0.006)
+    assert high == pytest.approx(0.75 + 0.0424, abs=0.006)
+
+
+def test_it_covers_what_it_should():
+    draw = np.random.default_rng(1)
+    hits = 0
+    for seed in range(200):
+        words = draw.integers(3, 30, 60)
+        errors = draw.binomial(words, 0.2)
+        low, high = ratio_interval(errors, words, seed=seed)
+        hits += low <= 0.2 <= high
+    assert 0.90 <= hits / 200 <= 0.98
+
+
+def test_items_of_a_group_stand_together():
+    speakers = np.repeat(np.arange(10), 40)
+    right = (speakers < 7).astype(float)
+    alone = ratio_interval(right)
+    together = ratio_interval(right, groups=speakers.tolist())
+    assert together[1] - together[0] > 4 * (alone[1] - alone[0])
+
+
+def test_where_there_is_nothing_to_draw_there_is_none():
+    assert ratio_interval([]) is None
+    assert ratio_interval([1]) is None
+    assert ratio_interval([0, 3], [0, 0]) is None
+    assert ratio_interval([2, 1], [3, 0]) is None
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="2 numerators, 3 denominators"):
+        ratio_interval([1, 2], [1, 2, 3])
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=2))
+def test_ends_are_in_order_and_repeatable(pairs):
+    errors, words = zip(*pairs)
+    low, high = ratio_interval(errors, words)
+    rates = [e / w for e, w in pairs]
+    assert min(rates) - 1e-9 <= low <= high <= max(rates) + 1e-9
+    assert (low, high) == ratio_interval(errors, words)

@@ -1,0 +1,117 @@
+"""A pretrained folder builds nothing that is not on the list."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from spiritlm_plugin import SpeechCodec, SpiritLM
+from spiritlm_plugin.pretrained import folders
+from spiritlm_plugin.pretrained.trust import UntrustedError, check_folder
+
+SHIPPED = Path(folders.__file__).parent / "tinyspeech"
+PART = "spiritlm_plugin.lobes.speech_tokenizer"
+
+
+def check(folder, text):
+    (folder / "hyperparams.yaml").write_text(text)
+    check_folder(folder, "hyperparams.yaml")
+
+
+@pytest.mark.parametrize("name", ["hyperparams.yaml", "hyperparams_base.yaml"])
+def test_what_ships_is_on_the_list(name):
+    check_folder(SHIPPED, name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: [x, 1.5, null, true]\nc: {d: !ref <a> + 1}\ne: !copy <b>",
+        "a: (1, 2)\nb: !tuple (3, 4)",
+        "a: &x {b: 1}\nc: *x\nd: {<<: *x}",
+        "a: !new:torch.nn.Linear {in_features: 1, out_features: 2}",
+        "a: !new:speechbrain.nnet.linear.Linear {n_neurons: 1, input_size: 2}",
+        "a: !new:spiritlm_plugin.lobes.pitch.FCPE {}",
+    ],
+)
+def test_plain_values_and_modules_are_allowed(tmp_path, text):
+    check(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a: !new:collections.Counter {}", "!new:collections.Counter"),
+        ("a: 1\nb:\n  - c: !apply:builtins.len [[]]", "line 3: !apply"),
+        ("a: !name:builtins.print", "!name:builtins.print"),
+        ("a: !module:string", "!module:string"),
+        ("a: !include:other.yaml", "!include"),
+        ("a: !!python/name:builtins.len", "python/name:builtins.len"),
+        ("a: !!python/tuple [1, 2]", "python/tuple"),
+        ("a: !<tag:yaml.org,2002:python/tuple> [1]", "python/tuple"),
+        ("%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!tuple [1]", "tuple"),
+        ("%TAG ! !new:collections.\n---\na: !Counter {}", "Counter"),
+        ("!new:collections.Counter {a: 1}", "Counter"),
+        ("? !new:collections.Counter {}\n: 1", "Counter"),
+        # What a listed package has imported is not what it defines.
+        (f"a: !new:{PART}.Tensor []", "Tensor"),
+        (f"a: !new:{PART}.torch.Generator []", "Generator"),
+        ("a: !new:torch.nn.Linear.mro []", "mro"),
+        ("a: !new:torch.nn.functional.relu [1]", "relu"),
+        ("a: !new:torch.nn.Parameter []", "Parameter"),
+        ("a: !apply:torch.nn.Linear [1, 1]", "!apply:torch.nn.Linear"),
+        ("a: !new:spiritlm_plugin.lobes.nothing.Here []", "nothing"),
+        ("a: !name:spiritlm_plugin.lobes.pitch.FCPE", "!name"),
+        ("a: {b: &x !new:collections.Counter {}}\nc: *x", "Counter"),
+    ],
+)
+def test_all_else_is_refused_by_name(tmp_path, text, named):
+    with pytest.raises(UntrustedError) as caught:
+        check(tmp_path, text)
+    assert named in str(caught.value)
+    assert "hyperparams.yaml" in str(caught.value)
+
+
+def test_a_broken_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read .*hyperparams.yaml"):
+        check(tmp_path, "a: [")
+
+
+@pytest.fixture
+def marked(tmp_path):
+    """A model that would write a file when it is loaded."""
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "model"))
+    mark = tmp_path / "mark"
+    path = folder / "hyperparams_base.yaml"
+    with open(path, "a") as file:
+        file.write(
+            f"\nmark: !apply:pathlib.Path.touch\n"
+            f"    - !new:pathlib.Path [{mark}]\n"
+        )
+    return folder, mark
+
+
+@pytest.mark.parametrize("interface", [SpeechCodec, SpiritLM])
+def test_nothing_runs_before_it_is_trusted(marked, interface):
+    folder, mark = marked
+    with pytest.raises(UntrustedError, match="pathlib.Path"):
+        interface.from_hparams(folder, "hyperparams_base.yaml")
+    assert not mark.exists()
+
+
+def test_what_is_trusted_runs(marked):
+    folder, mark = marked
+    SpeechCodec.from_hparams(folder, "hyperparams_base.yaml", trust=True)
+    assert mark.exists()
+
+
+def test_code_in_a_folder_is_not_imported(tmp_path):
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "model"))
+    mark = tmp_path / "mark"
+    (folder / "custom.py").write_text(f"open({str(mark)!r}, 'w')")
+    with pytest.raises(UntrustedError, match="custom.py"):
+        SpeechCodec.from_hparams(folder, "hyperparams_base.yaml")
+    assert not mark.exists()
+    SpeechCodec.from_hparams(folder, "hyperparams_base.yaml", trust=True)
