@@ -1,4 +1,4 @@
-# `make test` and `make demo` need Python 3.10 to 3.12 and the network, nothing
+# `make test` and `make demo` need Python 3.10 or newer and the network, nothing
 # else: they create .venv and install into it, again when a setup file changes.
 
 VENV ?= .venv
@@ -10,15 +10,17 @@ SETUP_FILES := setup.cfg setup.py pyproject.toml spiritlm_plugin.pth
 
 # The first Python of a supported version that runs (a pyenv shim may not) and
 # that can create an environment. Override with `make PYTHON=... test`.
-SUITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3 python; do \
+SUITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 \
+	python3.11 python3.10; do \
 	$$p -c '$(SUITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help test demo bench format clean
+.PHONY: help test demo docs bench format clean
 
 help:
-	@echo "make test            lint, then run all tests"
+	@echo "make test            lint, check types, run all tests"
 	@echo "make demo [AUDIO=f]  run the demo, on your own recording if given"
+	@echo "make docs            build the docs into docs/_build/html"
 	@echo "make bench           measure the speed of inference and of training"
 	@echo "make format          format and fix the sources"
 	@echo "make clean           remove .venv, build products and caches"
@@ -27,10 +29,17 @@ help:
 test: $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/yamllint -s .
+	$(BIN)/codespell
+	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m spiritlm_plugin.demo $(if $(AUDIO),"$(AUDIO)")
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -c docs -b html . docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m tests.benchmarks.benchmark_inference
@@ -41,8 +50,8 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_output
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info demo_output
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-%: $(SETUP_FILES) | $(BIN)/python
@@ -50,6 +59,6 @@ $(VENV)/installed-%: $(SETUP_FILES) | $(BIN)/python
 	touch $@
 
 $(BIN)/python:
-	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.10 to 3.12 with venv and" \
+	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.10 to 3.14 with venv and" \
 		"ensurepip found. Install one, or name it: make PYTHON=..."; exit 1; fi
 	$(PYTHON) -m venv --clear $(VENV)

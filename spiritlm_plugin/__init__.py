@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spiritlm_plugin.dataio.units.units import SpeechUnits
     from spiritlm_plugin.inference import SpeechCodec, SpiritLM
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "Reading": "spiritlm_plugin.dataio.units.segments",

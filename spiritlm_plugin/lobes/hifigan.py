@@ -100,8 +100,9 @@ class HifiGanGenerator(nn.Module):
         for module in list(self.modules()):
             if parametrize.is_parametrized(module):
                 parametrize.remove_parametrizations(module, "weight")
-        # torch's types leave this argument out.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for weights in self.parameters():
+            if weights.dim() == 4:
+                weights.data = weights.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return waveforms, shape (batch, 1, frames * hop).

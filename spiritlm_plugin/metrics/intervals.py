@@ -61,7 +61,7 @@ def ratio_interval(
     below = np.ones_like(above)
     if denominators is not None:
         below = np.asarray(denominators, float)
-    places = np.arange(len(above))
+    places: np.ndarray = np.arange(len(above))
     if groups is not None:
         numbers: dict[Hashable, int] = {}
         places = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
@@ -76,7 +76,9 @@ def ratio_interval(
     if len(above) < 2:
         return None
 
-    def rate(above, below, axis=-1):
+    def rate(
+        above: np.ndarray, below: np.ndarray, axis: int = -1
+    ) -> np.ndarray:
         return above.sum(axis) / below.sum(axis)
 
     interval = stats.bootstrap(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import if_main_process, run_on_main
@@ -29,7 +31,7 @@ class AtomicCheckpointer(Checkpointer):
     True
     """
 
-    def save_checkpoint(self, *args, **kwargs):
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint:
         """Save a checkpoint; see `Checkpointer.save_checkpoint`."""
         if if_main_process():
             self._remove_partial()
@@ -37,7 +39,9 @@ class AtomicCheckpointer(Checkpointer):
         # All wait: who looked for checkpoints now would miss this one.
         return run_on_main(self._complete, args=[saved])
 
-    def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
+    def save_and_keep_only(
+        self, *args: Any, importance_keys: Iterable[Any] = (), **kwargs: Any
+    ) -> None:
         """Save a checkpoint; see `Checkpointer.save_and_keep_only`."""
         # The list that is its default grows with each call.
         super().save_and_keep_only(
@@ -53,7 +57,7 @@ class AtomicCheckpointer(Checkpointer):
         }
         return saved._replace(path=path, paramfiles=files)
 
-    def _new_checkpoint_dirpath(self):
+    def _new_checkpoint_dirpath(self) -> Path:
         path = super()._new_checkpoint_dirpath()
         return path.with_name(_PARTIAL + path.name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,21 @@ class HubertBrain(TrainingBrain):
     by Masked Prediction of Hidden Units", 2021, section II.
     """
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: Any, stage: sb.Stage
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores, lengths and what is masked, a frame each."""
         batch = batch.to(self.device)
         wavs, relative = batch.signal
         lengths = (relative * wavs.shape[1]).round().long()
         return self.modules.model(wavs, lengths)
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self,
+        predictions: tuple[Tensor, Tensor, Tensor],
+        batch: Any,
+        stage: sb.Stage,
+    ) -> Tensor:
         """Return the cross-entropy of masked frames, and a share of the rest."""
         scores, lengths, masked = predictions
         targets, _ = batch.targets
@@ -96,7 +104,7 @@ def make_dataset(
 
     @takes("utterance", "wav", "phonetic_units")
     @provides("signal", "targets")
-    def crop(name: str, path: str, units: Tensor):
+    def crop(name: str, path: str, units: Tensor) -> Iterator[Tensor]:
         wav = read_audio(path)
         if len(units) > most:
             generator = item_generator(seed, epochs.current, name)

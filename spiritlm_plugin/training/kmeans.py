@@ -49,8 +49,8 @@ def build_tokenizer(
     units = hparams["kmeans"].n_clusters
     if hparams["hubert"] is None:
         quantizer = {"input_dim": MFCC.dim, "units": units}
-        arguments = {"hubert": None, "quantizer": quantizer}
-        return PhoneticTokenizer(None, KMeansQuantizer(**quantizer)), arguments
+        tokenizer = PhoneticTokenizer(None, KMeansQuantizer(**quantizer))
+        return tokenizer, {"hubert": None, "quantizer": quantizer}
     model = HubertModel.from_pretrained(hparams["hubert"])
     hubert = hubert_arguments(model.config, hparams["layer"])
     hop = int(torch.tensor(hubert["conv_stride"]).prod())
@@ -60,7 +60,7 @@ def build_tokenizer(
             f"divide the {PHONETIC_HOP} of phonetic units; use a HuBERT with "
             "a hop of 640 or 320"
         )
-    arguments = {
+    arguments: dict[str, Any] = {
         "hubert": hubert,
         "quantizer": {"input_dim": hubert["hidden_size"], "units": units},
         "normalize": hparams["normalize"],
@@ -70,7 +70,8 @@ def build_tokenizer(
         **arguments | {"quantizer": KMeansQuantizer(**arguments["quantizer"])}
     )
     model.encoder.layers = model.encoder.layers[: hparams["layer"]]
-    tokenizer.encoder.model.load_state_dict(model.state_dict())
+    encoder = tokenizer.get_submodule("encoder.model")
+    encoder.load_state_dict(model.state_dict())
     return tokenizer, arguments
 
 
@@ -148,7 +149,7 @@ def fit_centres(
             "use more speech or fewer units"
         )
     kmeans.fit(features.numpy())
-    tokenizer.cpu().quantizer.centres.copy_(
+    tokenizer.cpu().get_parameter("quantizer.centres").copy_(
         torch.from_numpy(kmeans.cluster_centers_)
     )
     folder = Path(hparams["output_folder"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ class PitchBrain(TrainingBrain):
     Self-Supervised Representations", 2021, section 2.
     """
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: Any, stage: Stage
+    ) -> tuple[Reconstruction, Tensor, Tensor, Tensor]:
         """Return what units make of F0, with F0, voicing and mean as they are."""
         batch = batch.to(self.device)
         f0, relative = batch.f0
@@ -74,7 +76,12 @@ class PitchBrain(TrainingBrain):
         f0, voiced = features[..., : result.f0.shape[1]].unbind(1)
         return result, f0, voiced, mean
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self,
+        predictions: tuple[Reconstruction, Tensor, Tensor, Tensor],
+        batch: Any,
+        stage: Stage,
+    ) -> Tensor:
         """Return the loss of F0, where voiced above all, voicing and units."""
         result, f0, voiced, mean = predictions
         mask = frame_mask(result.lengths, f0.shape[1])
@@ -111,18 +118,23 @@ class PitchBrain(TrainingBrain):
             + self.hparams.commitment_weight * result.commitment
         )
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(
+        self, stage: Stage, epoch: int | None = None
+    ) -> None:
         """Begin to count."""
         super().on_stage_start(stage, epoch)
-        self.errors, self.units = PitchErrorStats(), []
+        self.errors = PitchErrorStats()
+        self.units: list[Tensor] = []
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Keep what a test has counted."""
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == Stage.TEST:
             self.test_stats = self.summarize()
 
-    def on_valid_end(self, stats, epoch):
+    def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
         """Add what units keep of F0."""
         stats.update(self.summarize())
 
@@ -190,7 +202,7 @@ def make_dataset(
 
     @takes("id")
     @provides("f0", "voiced")
-    def contour(name: str):
+    def contour(name: str) -> Iterator[Tensor]:
         yield from cache[name]
 
     return DynamicItemDataset(items, [contour], ["id", "f0", "voiced"])

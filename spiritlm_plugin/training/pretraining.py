@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
+from speechbrain import Stage
 from speechbrain.utils.distributed import run_on_main
+from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.stream.mixing import Mixture
-from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
+from spiritlm_plugin.dataio.stream.packed_loader import (
+    PackedBatch,
+    PackedLoader,
+)
 from spiritlm_plugin.dataio.stream.packing import labels_of
 from spiritlm_plugin.dataio.stream.sources import (
     load_corpora,
@@ -86,14 +91,14 @@ class LanguageModelBrain(TrainingBrain):
     entropies: dict[str, float]
     sampler: Sampler | None
 
-    def _wrap_distributed(self):
+    def _wrap_distributed(self) -> None:
         """Share the weights out among the processes, or copy them to all."""
         if not self.hparams.fsdp:
             super()._wrap_distributed()
             return
         shard(self.modules.model, self.precision)
 
-    def init_optimizers(self):
+    def init_optimizers(self) -> None:
         """Make the optimizer; sharded weights are saved with its state."""
         model = self.modules.model
         weights = [p for p in model.parameters() if p.requires_grad]
@@ -104,20 +109,28 @@ class LanguageModelBrain(TrainingBrain):
             states = {"sharded": ShardedState(model, self.optimizer)}
         self.checkpointer.add_recoverables(states)
 
-    def on_fit_batch_start(self, batch, should_step):
+    def on_fit_batch_start(self, batch: PackedBatch, should_step: bool) -> None:
         """Set the seed, and the rate of this step."""
         super().on_fit_batch_start(batch, should_step)
         self.hparams.scheduler(self.optimizer, self.optimizer_step + 1)
 
-    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+    def on_fit_batch_end(
+        self,
+        batch: PackedBatch,
+        outputs: Tensor,
+        loss: Tensor,
+        should_step: bool,
+    ) -> None:
         """Leave the rate, which is set before the step."""
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: PackedBatch, stage: Stage) -> Tensor:
         """Return the scores of tokens, documents of a row kept apart."""
         ids = batch.ids.to(self.device, non_blocking=True)
         return self.modules.model(ids, positions=batch.positions)
 
-    def compute_objectives(self, logits, batch, stage):
+    def compute_objectives(
+        self, logits: Tensor, batch: PackedBatch, stage: Stage
+    ) -> Tensor:
         """Return the loss, so that all tokens of a step count alike.
 
         Gradients are averaged over processes and batches, which hold
@@ -133,7 +146,7 @@ class LanguageModelBrain(TrainingBrain):
             )
         return loss * batch.shares / batch.step_targets
 
-    def on_valid_end(self, stats, epoch):
+    def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
         """Compare with unigrams, and let the model say something."""
         for name, entropy in self.entropies.items():
             stats[f"unigram_{name}"] = entropy
@@ -201,7 +214,7 @@ def make_language_model(
             random_weights=hparams["random_weights"],
         )
     else:
-        texts = load_texts(hparams["text_files"])["text"]
+        texts = load_texts(hparams["text_files"] or ())["text"]
         text = train_text_tokenizer(texts, hparams["text_pieces"])
         sizes = {"max_position_embeddings": hparams["context"]}
         lm = new_language_model(
@@ -262,11 +275,14 @@ def make_mixture(
         ``"train"`` or ``"valid"``.
     """
     shares = shares_of(hparams)
-    files = hparams[{"train": "text_files", "valid": "valid_text_files"}[split]]
+    files = {
+        "train": hparams["text_files"],
+        "valid": hparams["valid_text_files"],
+    }[split]
     texts = load_texts(files) if files else None
     corpus = None
     if texts is None or set(shares) != {"text"}:
-        corpus = load_corpora(hparams["corpus_folders"], split, parts)
+        corpus = load_corpora(hparams["corpus_folders"] or (), split, parts)
     return Mixture(
         make_sources(shares, corpus, texts),
         vocabulary,
@@ -314,7 +330,8 @@ def make_loaders(
         rank=rank,
         world_size=size,
     )
-    batches = list(islice(valid, len(valid)))
+    # A list is a dataset, which torch's types do not know.
+    batches: Any = list(islice(valid, len(valid)))
     return loader, DataLoader(batches, batch_size=None)
 
 
@@ -337,7 +354,7 @@ def prepare_validation(
     parts : dict
         `fingerprints` of its tokenizer.
     """
-    hparams = vars(brain.hparams)
+    hparams: Any = vars(brain.hparams)
     vocabulary = unwrap(brain.modules.model).vocabulary
     brain.codec = codec.to(brain.device)
     brain.figures = ModalityFigures(vocabulary, hparams["loss_weights"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,17 @@ class QuantizerBrain(TrainingBrain):
 
     tokenizer: PhoneticTokenizer
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(
+        self, stage: sb.Stage, epoch: int | None = None
+    ) -> None:
         """Make the same changes in each validation."""
         super().on_stage_start(stage, epoch)
         if stage != sb.Stage.TRAIN:
             seed_everything(self.hparams.seed, verbose=False)
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: Any, stage: sb.Stage
+    ) -> tuple[Tensor, Tensor]:
         """Return the scores of units, and lengths, of changed audio."""
         batch = batch.to(self.device)
         wavs, relative = self.hparams.augmenter(*batch.signal)
@@ -59,7 +64,9 @@ class QuantizerBrain(TrainingBrain):
             features, lengths = self.tokenizer.features(wavs, lengths)
         return self.modules.layers(features), lengths
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self, predictions: tuple[Tensor, Tensor], batch: Any, stage: sb.Stage
+    ) -> Tensor:
         """Return the CTC loss; count the units that changes change."""
         scores, lengths = predictions
         targets, relative = batch.targets
@@ -98,7 +105,7 @@ def make_dataset(
 
     @takes("wav", "phonetic_units")
     @provides("signal", "targets")
-    def load(path: str, units: Tensor):
+    def load(path: str, units: Tensor) -> Iterator[Tensor]:
         yield read_audio(path)
         yield units.unique_consecutive()
 
@@ -116,7 +123,7 @@ def load_teacher(
     """Return a teacher's arguments and HuBERT, with a new linear quantizer."""
     config = Path(folder) / "config.json"
     arguments = json.loads(config.read_text(encoding="utf-8"))
-    tokenizer = load_part("phonetic", folder).requires_grad_(False)
+    tokenizer: Any = load_part("phonetic", folder).requires_grad_(False)
     dim, units = (arguments["quantizer"][k] for k in ("input_dim", "units"))
     arguments["quantizer"] = {
         "input_dim": dim,

@@ -8,6 +8,7 @@ from typing import Any
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.stream.interleaving import Utterance
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.inference.few_shot import (
     READING_TEMPERATURE,
     Reader,
@@ -122,8 +123,8 @@ class Sampler:
         """
         if not self.judged:
             return {}
-        prompts = [self._prompt("transcript", row, lm) for row in self.judged]
-        figures = {"WER": self._error_rate(lm, [s for [s] in prompts])}
+        spoken = [Speech(_units_of(row, lm)) for row in self.judged]
+        figures = {"WER": self._error_rate(lm, spoken)}
         if "reading" in self.tasks:
             read = Reader(
                 lm,
@@ -153,7 +154,7 @@ class Sampler:
             heard[i] = answer.text
         errors = WordErrorStats()
         texts = [row["text"] for row in self.judged]
-        errors.append(list(range(len(texts))), heard, texts)
+        errors.append([str(i) for i in range(len(texts))], heard, texts)
         return errors.summarize("WER")
 
     def _prompt(
@@ -161,7 +162,7 @@ class Sampler:
     ) -> list[Segment]:
         if task == "reading":
             return [Text(row["text"])]
-        units = Utterance.from_row(row, lm.vocabulary.expressive).spoken()
+        units = _units_of(row, lm)
         if task == "continuation":
             units = units.cut(0.0, units.duration / 2)
         return [Speech(units)]
@@ -171,3 +172,8 @@ class Sampler:
         # The rows of a corpus are read where they are asked for.
         places = spread(range(len(rows)), count) if count else []
         return [rows[i] for i in places]
+
+
+def _units_of(row: Mapping[str, Any], lm: InterleavedModel) -> SpeechUnits:
+    """Return the units of an utterance that the model has tokens for."""
+    return Utterance.from_row(row, lm.vocabulary.expressive).spoken()

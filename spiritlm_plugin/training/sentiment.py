@@ -13,7 +13,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import BatchEncoding, BatchFeature, PreTrainedModel
 from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
@@ -44,16 +44,18 @@ class ClassifierSettings(LoaderSettings):
 class SentimentBrain(TrainingBrain):
     """Learns the sentiments of prompts; subclasses read them."""
 
-    def read(self, batch, stage):
+    def read(self, batch: Any, stage: Stage) -> BatchEncoding | BatchFeature:
         """Return the inputs of the model."""
         raise NotImplementedError
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: Any, stage: Stage) -> Tensor:
         """Return the scores of sentiments."""
         inputs = self.read(batch, stage).to(self.device)
         return self.modules.model(**inputs).logits
 
-    def compute_objectives(self, logits, batch, stage):
+    def compute_objectives(
+        self, logits: Tensor, batch: Any, stage: Stage
+    ) -> Tensor:
         """Return the cross-entropy."""
         labels = batch.label.to(self.device)
         accuracy = (logits.argmax(-1) == labels).float().mean()
@@ -66,7 +68,7 @@ class SentimentBrain(TrainingBrain):
 class TextBrain(SentimentBrain):
     """Reads texts."""
 
-    def read(self, batch, stage):
+    def read(self, batch: Any, stage: Stage) -> BatchEncoding:
         """Return tokens."""
         return tokenize(self.hparams.processor, batch.prompt)
 
@@ -74,7 +76,7 @@ class TextBrain(SentimentBrain):
 class VoiceBrain(SentimentBrain):
     """Hears voices; pieces of them, changed, in training."""
 
-    def read(self, batch, stage):
+    def read(self, batch: Any, stage: Stage) -> BatchFeature:
         """Return waveforms as the model takes them."""
         wavs, relative = batch.prompt
         if stage == Stage.TRAIN:
@@ -111,7 +113,7 @@ def make_dataset(
 
     @takes("content")
     @provides("prompt")
-    def prompt(content: str):
+    def prompt(content: str) -> Tensor | str:
         return read_audio(content) if is_speech else content
 
     return DynamicItemDataset(data, [prompt], ["id", "prompt", "label"])

@@ -6,6 +6,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import ReadItem
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
 
@@ -106,7 +108,7 @@ def _one_process_is_fine() -> Iterator[None]:
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         is_dtype = module == "torch" and isinstance(
             getattr(torch, name, None), torch.dtype
         )
@@ -133,14 +135,20 @@ class _DataReader(dcp.FileSystemReader):
 class _DataPlanner(dcp.DefaultLoadPlanner):
     """Reads values as data, and leaves none out."""
 
-    def set_up_planner(self, state_dict, metadata=None, is_coordinator=False):
+    def set_up_planner(
+        self,
+        state_dict: dict[str, Any],
+        metadata: Metadata | None = None,
+        is_coordinator: bool = False,
+    ) -> None:
         super().set_up_planner(state_dict, metadata, is_coordinator)
+        assert metadata is not None  # which `_DataReader` has read
         saved = metadata.state_dict_metadata
         unknown = [name for name in saved if name not in self.state_dict]
         if unknown:
             raise ValueError(f"unknown {', '.join(unknown[:8])}")
 
-    def load_bytes(self, read_item, value):
+    def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
         # Raises where DCP, which reads it again, would run code.
         torch.load(value, weights_only=True)
         value.seek(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from transformers import PreTrainedModel
 
 from spiritlm_plugin.lobes.language_model import LanguageModel
 from spiritlm_plugin.training.sharded_checkpoints import (
@@ -81,15 +83,14 @@ def shard(lm: LanguageModel, precision: str) -> None:
         )
     # By default FSDP takes a GPU where there is one, whatever the model does.
     mesh = init_device_mesh(lm.device.type, (dist.get_world_size(),))
-    options = {"mesh": mesh, "mp_policy": _POLICIES[precision]}
-    for layer in _decoder_layers(lm.model):
-        fully_shard(layer, **options)
-    fully_shard(lm.model, **options)
+    policy = _POLICIES[precision]
+    for module in (*_decoder_layers(lm.model), lm.model):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     # Makes `generate` go on in all processes until the last one is done.
-    lm.model._is_fsdp_managed_module = True
+    setattr(lm.model, "_is_fsdp_managed_module", True)
 
 
-def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     names = set(model._no_split_modules or ())
     lists = (m for m in model.modules() if isinstance(m, nn.ModuleList))
     layers = [
@@ -129,7 +130,7 @@ def full_state(lm: LanguageModel) -> dict[str, Tensor]:
     True
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = get_model_state_dict(lm.model, options=options)
+    state: dict[str, Any] = get_model_state_dict(lm.model, options=options)
     first: dict[nn.Parameter, str] = {}
     for name, weight in lm.model.named_parameters(remove_duplicate=False):
         if name in state:
@@ -176,11 +177,11 @@ class ShardedState:
         return {"model": model, "optimizer": optimizer}
 
     @mark_as_saver
-    def _save(self, path):
+    def _save(self, path: Path) -> None:
         save_sharded(self._state(), path)
 
     @mark_as_loader
-    def _load(self, path, end_of_epoch):
+    def _load(self, path: Path, end_of_epoch: bool) -> None:
         state = self._state()
         load_sharded(state, path)
         set_state_dict(

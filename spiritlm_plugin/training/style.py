@@ -59,7 +59,9 @@ class Classifier(nn.Module):
 class StyleBrain(TrainingBrain):
     """Learns the label of each second: a style, or a cluster."""
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: Any, stage: Stage
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores, lengths and labels; of changed pieces in training."""
         batch = batch.to(self.device)
         wavs, relative = batch.wav
@@ -73,7 +75,12 @@ class StyleBrain(TrainingBrain):
         logits, lengths = self.modules.classifier(wavs, lengths)
         return logits, lengths, labels[:, : logits.shape[1]]
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self,
+        predictions: tuple[Tensor, Tensor, Tensor],
+        batch: Any,
+        stage: Stage,
+    ) -> Tensor:
         """Return the cross-entropy of all seconds."""
         logits, lengths, labels = predictions
         mask = frame_mask(lengths, logits.shape[1])
@@ -131,12 +138,12 @@ def make_dataset(hparams: StyleSettings, split: str) -> DynamicItemDataset:
 
     @takes("path")
     @provides("wav")
-    def audio(path: str):
+    def audio(path: str) -> Tensor:
         return read_audio(path)
 
     @takes("id")
     @provides("labels")
-    def label(name: str):
+    def label(name: str) -> Tensor:
         return torch.tensor(labels[name])
 
     data = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from spiritlm_plugin.utils.configuration import Settings
 
 Items = Mapping[str, Mapping[str, Any]]
 Features = dict[str, np.ndarray]
+# By speaker, None for all of them, and style.
+Means = dict[tuple[str | None, str], np.ndarray]
 
 
 class ClusterSettings(Settings):
@@ -47,7 +49,7 @@ class StyleClusters:
         self.kmeans = hparams["kmeans"]
         self.speaker_independent = hparams["speaker_independent"]
         self.spread: float | None = None
-        self._means: dict[Hashable, np.ndarray] = {}
+        self._means: Means = {}
 
     def label(self, split: str) -> tuple[dict[str, list[int]], dict[str, Any]]:
         """Return the cluster of each second of a split, and figures of it."""
@@ -84,11 +86,12 @@ class StyleClusters:
     def nearest(self) -> StyleTokenizer:
         """Return a tokenizer, on the CPU, that chooses the nearest cluster."""
         centres = torch.from_numpy(self.kmeans.cluster_centers_).float()
+        assert self.spread is not None  # there are centres
         return nearest_cluster(self.tokenizer.cpu(), centres, self.spread)
 
 
 def take_off_speakers(
-    features: Features, items: Items, means: dict[Hashable, np.ndarray]
+    features: Features, items: Items, means: Means
 ) -> Features:
     """Bring each speaker's mean in each style to that of all speakers.
 
@@ -98,8 +101,8 @@ def take_off_speakers(
     for name, rows in features.items():
         key = items[name]["speaker"], items[name]["style"]
         groups.setdefault(key, []).append(rows)
-    for key, rows in groups.items():
-        means.setdefault(key, np.concatenate(rows).mean(0))
+    for key, parts in groups.items():
+        means.setdefault(key, np.concatenate(parts).mean(0))
     for style in {style for _, style in groups}:
         of_all = [mean for (_, other), mean in means.items() if other == style]
         means.setdefault((None, style), np.mean(of_all, 0))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.dataio.corpus.unit_store import (
     STREAMS,
+    Tokenizer,
     fingerprints,
     tokenize_corpus,
 )
@@ -52,16 +54,18 @@ def load(hparams: TokenizingSettings) -> SpeechTokenizer:
     ValueError
         Unless one of the two is named.
     """
-    parts = {name: hparams[name] for name in STREAMS if hparams[name]}
-    if bool(hparams["codec"]) == bool(parts):
-        raise ValueError(
-            "name the tokenizer: either codec, a whole model, or the folders "
-            f"of its parts ({', '.join(STREAMS)})"
-        )
-    if parts:
-        return load_tokenizer(**parts)
-    names = hparams["codec"], hparams["codec_hparams"]
-    return SpeechCodec.from_hparams(*names).mods.tokenizer
+    folders: Mapping[str, Any] = hparams
+    parts = {name: folders[name] for name in STREAMS if folders[name]}
+    codec, hparams_file = hparams["codec"], hparams["codec_hparams"]
+    if codec and not parts:
+        return SpeechCodec.from_hparams(codec, hparams_file).mods.tokenizer
+    if parts and not codec:
+        tokenizer: Any = load_tokenizer(**parts)
+        return tokenizer
+    raise ValueError(
+        "name the tokenizer: either codec, a whole model, or the folders of "
+        f"its parts ({', '.join(STREAMS)})"
+    )
 
 
 class ChangedVoices:
@@ -111,8 +115,10 @@ def tokenize_splits(
         Of `load`, on its device.
     """
     tokenizer.batch_seconds = hparams["batch_seconds"]
-    parts, tokenize = fingerprints(tokenizer), tokenizer
-    changes = {name: hparams[name] for name in _CHANGES if hparams[name]}
+    parts = fingerprints(tokenizer)
+    tokenize: Tokenizer = tokenizer
+    values: Mapping[str, Any] = hparams
+    changes = {name: values[name] for name in _CHANGES if values[name]}
     if changes:
         voices = [_CHANGES[name](value) for name, value in changes.items()]
         changes["seed"] = hparams["seed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from speechbrain.utils.distributed import (
     get_rank,
     if_main_process,
 )
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spiritlm_plugin.utils.configuration import TrainingSettings
@@ -37,7 +38,7 @@ _BUCKETS = 30
 _RECOMPILE_LIMIT = 64
 
 
-def unwrap(module: nn.Module) -> nn.Module:
+def unwrap(module: nn.Module) -> Any:
     """Return the module inside a DDP wrapper, or the module itself."""
     if isinstance(module, DistributedDataParallel):
         return module.module
@@ -57,7 +58,7 @@ class RunningMeans:
     {'loss': 3.0}
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
@@ -89,13 +90,13 @@ class RunningMeans:
         return total
 
     @mark_as_saver
-    def _save(self, path):
+    def _save(self, path: Path) -> None:
         total = self._gather()
         if if_main_process():
             Path(path).write_text(json.dumps(total), encoding="utf-8")
 
     @mark_as_loader
-    def _load(self, path, end_of_epoch):
+    def _load(self, path: Path, end_of_epoch: bool) -> None:
         self.clear()
         if if_main_process():
             self._sums = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -121,7 +122,7 @@ class TrainingBrain(sb.Brain):
         As of `speechbrain.Brain`.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.means = RunningMeans()
         self.train_stats: dict[str, float] = {}
@@ -138,24 +139,30 @@ class TrainingBrain(sb.Brain):
         """Add figures of a batch to the means of the stage."""
         self.means.add(figures, weight)
 
-    def on_fit_batch_start(self, batch, should_step):
+    def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
         """Set the seed of this step."""
         self._set_seed(self.hparams.epoch_counter.current, self.step)
 
-    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+    def on_fit_batch_end(
+        self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
+    ) -> None:
         """Go on with the learning rate's schedule."""
         scheduler = getattr(self.hparams, "scheduler", None)
         if should_step and scheduler is not None:
             scheduler(self.optimizer)
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(
+        self, stage: sb.Stage, epoch: int | None = None
+    ) -> None:
         """Begin new means, but in an epoch that is resumed."""
         if stage != sb.Stage.TRAIN or self.step == 0:
             self.means.clear()
         if stage != sb.Stage.TRAIN:
             self._set_seed(epoch, stage.name)
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Log, and save a checkpoint after each validation."""
         stats = {"loss": stage_loss} | self.means.read()
         if stage == sb.Stage.TRAIN:
@@ -163,6 +170,7 @@ class TrainingBrain(sb.Brain):
         elif stage == sb.Stage.TEST:
             self.test_stats = stats
         elif stage == sb.Stage.VALID:
+            assert epoch is not None  # each validation ends one
             self.on_valid_end(stats, epoch)
             self._log(stats, epoch)
             self._keep_best(stats, epoch)
@@ -171,7 +179,7 @@ class TrainingBrain(sb.Brain):
     def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
         """Add to the figures of a validation, or write samples."""
 
-    def _compile(self):
+    def _compile(self) -> None:
         """Compile in place with ``--compile``: weights keep their names."""
         if not self.compile:
             super()._compile()
@@ -185,7 +193,7 @@ class TrainingBrain(sb.Brain):
                 dynamic=self.compile_using_dynamic_shape_tracing,
             )
 
-    def _should_save_intra_epoch_ckpt(self, *args):
+    def _should_save_intra_epoch_ckpt(self, *args: Any) -> bool:
         # Gradients that wait for their step are not in a checkpoint.
         steps_done = self.step % self.grad_accumulation_factor == 0
         return steps_done and super()._should_save_intra_epoch_ckpt(*args)
@@ -255,8 +263,9 @@ def train(
     brain : TrainingBrain
         With a checkpointer.
     hparams : LoaderSettings
-        ``train_loader`` and ``valid_loader`` are arguments of the data loaders, where ``batch_seconds`` makes batches of so many
-        seconds, padding included, of utterances of similar length.
+        ``train_loader`` and ``valid_loader`` are arguments of the data loaders,
+        where ``batch_seconds`` makes batches of so many seconds, padding
+        included, of utterances of similar length.
     train_data, valid_data : DynamicItemDataset
         With a duration for each utterance.
     """
@@ -281,6 +290,10 @@ def _loader_arguments(
 ) -> dict[str, Any]:
     """Return a data loader's arguments; shuffled where there is a seed."""
     arguments = dict(arguments)
+    if arguments.get("num_workers") and sys.platform == "linux":
+        # Python 3.14 would send the data to its workers as a pickle, which the
+        # functions that make a dataset's items need not survive.
+        arguments.setdefault("multiprocessing_context", "fork")
     seconds = arguments.pop("batch_seconds", None)
     if seconds is None:
         return arguments | {"shuffle": seed is not None}

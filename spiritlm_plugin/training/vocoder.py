@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,15 @@ class Resynthesis(nn.Module):
         super().__init__()
         self.vocoder = vocoder
 
-    def forward(self, frames, lengths, speakers, styles, runs, run_lengths):
+    def forward(
+        self,
+        frames: dict[str, Tensor],
+        lengths: Tensor,
+        speakers: Tensor,
+        styles: Tensor,
+        runs: Tensor,
+        run_lengths: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """Return waveforms, (batch, samples), and log durations of runs."""
         wavs, _ = self.vocoder(frames, lengths, speakers, styles)
         return wavs, self.vocoder.log_durations(runs, run_lengths)
@@ -99,7 +107,7 @@ class VocoderBrain(TrainingBrain):
     tokenizer: SpeechTokenizer
     phonetic_loss: PhoneticFeatureLoss
 
-    def init_optimizers(self):
+    def init_optimizers(self) -> None:
         """Make an optimizer of the generator, and one of its judges."""
         generator, discriminator = self.opt_class
         modules = self.modules
@@ -113,7 +121,9 @@ class VocoderBrain(TrainingBrain):
             for name, optimizer in self.optimizers_dict.items():
                 self.checkpointer.add_recoverable(name, optimizer)
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: Any, stage: Stage
+    ) -> tuple[Tensor, Tensor]:
         """Return waveforms, and the error of log durations."""
         batch = batch.to(self.device)
         frames, lengths = padded(batch.frames)
@@ -131,7 +141,13 @@ class VocoderBrain(TrainingBrain):
         errors = errors.flatten() if mask is None else errors[mask]
         return wavs.float().unsqueeze(1), errors.square().mean()
 
-    def compute_objectives(self, predictions, batch, stage, **judged):
+    def compute_objectives(
+        self,
+        predictions: tuple[Tensor, Tensor],
+        batch: Any,
+        stage: Stage,
+        **judged: Any,
+    ) -> Tensor:
         """Return the loss of the generator and of the durations."""
         wavs, duration = predictions
         target = batch.sig.data.unsqueeze(1)
@@ -147,7 +163,7 @@ class VocoderBrain(TrainingBrain):
             loss = loss + self.hparams.phonetic_weight * phonetic
         return loss
 
-    def fit_batch(self, batch):
+    def fit_batch(self, batch: Any) -> Tensor:
         """Train the discriminators, once it is time, then the generator."""
         self.on_fit_batch_start(batch, True)
         with self.training_ctx:
@@ -203,13 +219,13 @@ class VocoderBrain(TrainingBrain):
         self.scaler.update()
         optimizer.zero_grad()
 
-    def on_valid_end(self, stats, epoch):
+    def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
         """Let a few utterances be heard."""
         run_on_main(self.write_samples, args=[stats, epoch])
 
     def write_samples(self, stats: dict[str, float], epoch: int) -> None:
         """Resynthesize a few recordings and tokenize them again."""
-        vocoder = unwrap(self.modules.generator).vocoder
+        vocoder: UnitVocoder = unwrap(self.modules.generator).vocoder
         folder = Path(self.hparams.output_folder) / "samples"
         folder.mkdir(exist_ok=True)
         rows = self.sample_rows
@@ -309,14 +325,16 @@ def make_dataset(
     """
     crop_frames = hparams["crop_frames" if training else "valid_crop_frames"]
     hop, speakers = vocoder.hop, vocoder.speakers
-    blank = vocoder.embeddings["phonetic"].num_embeddings
+    blank = len(vocoder.embeddings["phonetic"].get_parameter("weight"))
     epochs = hparams["epoch_counter"]
 
     @takes(
         "utterance", "wav", *(f"{name}_units" for name in hparams["streams"])
     )
     @provides("sig", "frames", "runs")
-    def audio_and_units(utterance, wav, phonetic, *others):
+    def audio_and_units(
+        utterance: str, wav: str, phonetic: Tensor, *others: Tensor
+    ) -> Iterator[Tensor]:
         units = SpeechUnits(fill_blanks(phonetic, blank), *others)
         runs = units.phonetic.unique_consecutive(return_counts=True)
         epoch = epochs.current if training else None
@@ -334,7 +352,7 @@ def make_dataset(
 
     @takes("speaker", "style")
     @provides("speaker_id", "style_id")
-    def voice(speaker, style):
+    def voice(speaker: str | None, style: str | None) -> Iterator[int]:
         yield speakers.index(speaker) if speakers else 0
         yield styles.index(style) if styles else 0
 

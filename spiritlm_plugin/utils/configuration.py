@@ -219,7 +219,9 @@ def _read(
         if overrides is not None:
             with open(path, encoding="utf-8") as file:
                 stream = resolve_references(file, dict(overrides))
-        values = yaml.load(stream, Loader=_PlainLoader)
+        # ruamel.yaml's loader, which the types of yaml do not know.
+        loader: Any = _PlainLoader
+        values = yaml.load(stream, Loader=loader)
     except ruamel.yaml.error.MarkedYAMLError as error:
         raise ConfigurationError(
             f"cannot read {path} as YAML: {_where(error)}"

@@ -2,11 +2,11 @@
 # Make what the debug flags of the tables name, in results/samples: a corpus of a
 # few minutes and parts and models of a few steps.
 #
-#     tests/recipes/setup/make_samples.sh
+#     tests/recipes/setup/make_samples.sh [FOLDER, results/samples by default]
 set -euo pipefail
 
 cd "$(dirname "$0")/../../.."
-samples=results/samples
+samples=${1:-results/samples}
 recipes/TinySpeech/train_shipped.sh "$samples" --debug
 
 # The benchmark of sentiment has more texts than the smallest corpus.
