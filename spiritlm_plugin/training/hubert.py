@@ -53,7 +53,7 @@ class HubertBrain(TrainingBrain):
         batch: Any,
         stage: sb.Stage,
     ) -> Tensor:
-        """Return the cross-entropy of masked frames, and a share of the rest."""
+        """Return the cross-entropy of masked frames and a share of the rest."""
         scores, lengths, masked = predictions
         targets, _ = batch.targets
         if targets.shape[1] != scores.shape[1]:

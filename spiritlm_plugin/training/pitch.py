@@ -21,6 +21,7 @@ from spiritlm_plugin.dataio.audio.f0_cache import F0Cache
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.pitch import center_f0
+from spiritlm_plugin.lobes.pitch_vqvae import Reconstruction
 from spiritlm_plugin.metrics.pitch import PitchErrorStats
 from spiritlm_plugin.metrics.usage import unit_usage
 from spiritlm_plugin.training.trainer import LoaderSettings, TrainingBrain
@@ -59,7 +60,7 @@ class PitchBrain(TrainingBrain):
     def compute_forward(
         self, batch: Any, stage: Stage
     ) -> tuple[Reconstruction, Tensor, Tensor, Tensor]:
-        """Return what units make of F0, with F0, voicing and mean as they are."""
+        """Return what units make of F0, and F0, voicing and mean as they are."""
         batch = batch.to(self.device)
         f0, relative = batch.f0
         voiced = batch.voiced.data
@@ -118,9 +119,7 @@ class PitchBrain(TrainingBrain):
             + self.hparams.commitment_weight * result.commitment
         )
 
-    def on_stage_start(
-        self, stage: Stage, epoch: int | None = None
-    ) -> None:
+    def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Begin to count."""
         super().on_stage_start(stage, epoch)
         self.errors = PitchErrorStats()

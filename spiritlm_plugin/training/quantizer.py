@@ -45,9 +45,7 @@ class QuantizerBrain(TrainingBrain):
 
     tokenizer: PhoneticTokenizer
 
-    def on_stage_start(
-        self, stage: sb.Stage, epoch: int | None = None
-    ) -> None:
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Make the same changes in each validation."""
         super().on_stage_start(stage, epoch)
         if stage != sb.Stage.TRAIN:

@@ -86,8 +86,9 @@ def shard(lm: LanguageModel, precision: str) -> None:
     policy = _POLICIES[precision]
     for module in (*_decoder_layers(lm.model), lm.model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
-    # Makes `generate` go on in all processes until the last one is done.
-    setattr(lm.model, "_is_fsdp_managed_module", True)
+    # Makes `generate` go on in all processes until the last one is done. By
+    # torch's types a module holds nothing but tensors and modules.
+    lm.model._is_fsdp_managed_module = True  # type: ignore[assignment]
 
 
 def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:

@@ -151,9 +151,7 @@ class TrainingBrain(sb.Brain):
         if should_step and scheduler is not None:
             scheduler(self.optimizer)
 
-    def on_stage_start(
-        self, stage: sb.Stage, epoch: int | None = None
-    ) -> None:
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Begin new means, but in an epoch that is resumed."""
         if stage != sb.Stage.TRAIN or self.step == 0:
             self.means.clear()

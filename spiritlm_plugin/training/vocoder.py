@@ -333,9 +333,13 @@ def make_dataset(
     )
     @provides("sig", "frames", "runs")
     def audio_and_units(
-        utterance: str, wav: str, phonetic: Tensor, *others: Tensor
+        utterance: str,
+        wav: str,
+        phonetic: Tensor,
+        pitch: Tensor | None = None,
+        style: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        units = SpeechUnits(fill_blanks(phonetic, blank), *others)
+        units = SpeechUnits(fill_blanks(phonetic, blank), pitch, style)
         runs = units.phonetic.unique_consecutive(return_counts=True)
         epoch = epochs.current if training else None
         generator = item_generator(hparams["seed"], epoch, utterance)
@@ -352,7 +356,7 @@ def make_dataset(
 
     @takes("speaker", "style")
     @provides("speaker_id", "style_id")
-    def voice(speaker: str | None, style: str | None) -> Iterator[int]:
+    def voice(speaker: Any, style: Any) -> Iterator[int]:
         yield speakers.index(speaker) if speakers else 0
         yield styles.index(style) if styles else 0
 
