@@ -18,6 +18,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/env"
 python=$folder/env/bin/python
+"$python" -m pip install --quiet --disable-pip-version-check --upgrade pip==26.3
 "$python" -m pip install --quiet --disable-pip-version-check \
     torch==2.15.0 torchaudio==2.11.0 numpy
 "$python" -m pip --disable-pip-version-check check

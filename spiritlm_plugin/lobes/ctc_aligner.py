@@ -46,9 +46,10 @@ class CTCAligner(nn.Module):
             AutoTokenizer,
         )
 
-        self.model = AutoModelForCTC.from_pretrained(source).eval()
-        self.extractor = AutoFeatureExtractor.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        safe = {"trust_remote_code": False}
+        self.model = AutoModelForCTC.from_pretrained(source, **safe).eval()
+        self.extractor = AutoFeatureExtractor.from_pretrained(source, **safe)
+        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
         self.blank = tokenizer.pad_token_id
         separator = tokenizer.convert_tokens_to_ids(
             getattr(tokenizer, "word_delimiter_token", "|")

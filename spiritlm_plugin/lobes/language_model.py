@@ -254,7 +254,11 @@ def load_language_model(
     vocabulary = Vocabulary.load(folder)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, weights_only=True
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            weights_only=True,
+            trust_remote_code=False,
         )
     except Exception as error:  # of pickle, safetensors, json, ...
         raise CheckpointError(

@@ -97,7 +97,7 @@ def start_language_model(
             "on units of its own tokenizer"
         )
     vocabulary = Vocabulary.extend(text, **units)
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if rope_theta is not None:
         rotary = getattr(config, "rope_parameters", None)
         if not rotary or "rope_theta" not in rotary:
@@ -114,7 +114,7 @@ def start_language_model(
         )
     else:
         model = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype
+            source, config=config, dtype=dtype, trust_remote_code=False
         )
     learned = []
     if known is not None and not random_weights:

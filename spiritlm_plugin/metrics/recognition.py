@@ -49,7 +49,10 @@ def load_recognizer(
 
     # Its types know one recording at a time.
     recognize: Callable[..., list[dict[str, Any]]] = pipeline(
-        "automatic-speech-recognition", str(source), device=device
+        "automatic-speech-recognition",
+        str(source),
+        device=device,
+        trust_remote_code=False,
     )
 
     def transcribe(wavs: Sequence[Tensor]) -> list[str]:

@@ -149,7 +149,9 @@ class HubText:
     def __init__(self, source: str | Path):
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(source)
+        self._tokenizer = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False
+        )
         if not self._tokenizer.is_fast:
             raise ValueError(
                 f"the tokenizer of {source} has no fast backend; convert it "
