@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import sys
 import tempfile
 import time
@@ -23,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,6 +48,8 @@ from spiritlm_plugin.dataio.units.units import PHONETIC_RATE
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.lobes.language_model import new_language_model
+from spiritlm_plugin.metrics.modalities import ModalityFigures
+from spiritlm_plugin.training.pretraining import LanguageModelBrain
 from tests.benchmarks.benchmark_inference import machine, synchronize, table
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/TinySpeech/pretraining"
@@ -215,7 +215,6 @@ class Benchmark:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.recipe = _recipe()
         tokenizer = SpeechCodec.from_hparams("tinyspeech").mods.tokenizer
         counts = tokenizer.unit_counts()
         if settings.corpus is None:
@@ -296,7 +295,7 @@ class Benchmark:
         lm, clock = deepcopy(self.lm), Clock()
         with tempfile.TemporaryDirectory() as folder:
             hparams = self._hparams(folder)
-            brain = _timed(self.recipe.LanguageModelBrain, clock)(
+            brain = _timed(LanguageModelBrain, clock)(
                 modules={"model": lm},
                 opt_class=hparams["opt_class"],
                 hparams=hparams | {"scheduler": lambda *arguments: None},
@@ -308,7 +307,7 @@ class Benchmark:
                 },
                 checkpointer=hparams["checkpointer"],
             )
-            brain.figures = self.recipe.ModalityFigures(lm.vocabulary)
+            brain.figures = ModalityFigures(lm.vocabulary)
             brain.fit(hparams["epoch_counter"], self.loader())
         return Run(clock.seconds, lm.model)
 
@@ -393,16 +392,6 @@ class Benchmark:
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         return Run(clock.seconds, model)
-
-
-def _recipe() -> ModuleType:
-    """Return the recipe's script as a module."""
-    spec = importlib.util.spec_from_file_location(
-        "pretraining_train", RECIPE / "train.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _timed(brain_class: type, clock: Clock) -> type:
