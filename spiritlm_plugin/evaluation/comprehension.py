@@ -3,15 +3,31 @@
 Compares a word with a non-word, a sentence with one that has a mistake, and the
 ending of a story with one that does not fit, by log-likelihood: in speech (S), in
 text (T), and for stories speech after text (T2S) and text after speech (S2T).
+
+An entry of a manifest has ``story`` and ``ending``, of which one is "correct", or
+``pair`` and ``correct`` (true or false); entries with the same story or pair are
+compared. It may have ``item``, over whose pairs (the voices of a sentence) figures
+are averaged first, and ``text_id``, which those share that are drawn together
+for intervals. Where a story's ending starts is told by ``ending_start`` (seconds), or
+its context is a recording of its own, ``context_wav``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import (
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -31,11 +47,19 @@ from spiritlm_plugin.evaluation.loop import Items, ModelSettings, model_name
 from spiritlm_plugin.evaluation.predictions import Rows
 from spiritlm_plugin.evaluation.reports import markdown_table, write_report
 from spiritlm_plugin.inference import SpiritLM
-from spiritlm_plugin.metrics.pair_likelihood import Scored, pair_accuracy
+from spiritlm_plugin.metrics.intervals import ratio_interval
+from spiritlm_plugin.metrics.pair_likelihood import (
+    SCORES,
+    Scored,
+    item_accuracies,
+    pair_accuracy,
+)
 
 logger = logging.getLogger(__name__)
 
 CHANCE = 50.0
+# Which score the tables of Spirit LM's paper are by.
+PUBLISHED = "per_token"
 RIGHT = "correct"
 # What each modality is called in a report, and what it needs of a manifest.
 MODALITIES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -46,9 +70,13 @@ MODALITIES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-Task = Mapping[str, str]
+Task = Mapping[str, Any]
 Groups = dict[str, Items]
-Figures = dict[str, dict[str, dict[str, float]]]
+# Of each modality accuracies, in percent, with their intervals.
+Cells = dict[str, dict[str, Any]]
+Figures = dict[str, Cells]
+# Of each task, column of the manifest and value in it.
+Breakdowns = dict[str, dict[str, Figures]]
 
 
 class ComprehensionSettings(ModelSettings):
@@ -58,6 +86,15 @@ class ComprehensionSettings(ModelSettings):
     tasks: dict[str, Any]
     modalities: list[Literal["S", "T", "T2S", "S2T"]]
     groups: int | None
+
+
+class StorySettings(ComprehensionSettings):
+    """What the evaluation of stories reads besides.
+
+    In S and in T whole stories are scored, or their endings after the context.
+    """
+
+    scored: Literal["story", "ending"]
 
 
 def check(hparams: ComprehensionSettings) -> None:
@@ -72,10 +109,12 @@ def check(hparams: ComprehensionSettings) -> None:
     tasks = {n: task for n, task in hparams["tasks"].items() if task}
     hparams["tasks"] = tasks
     for name, task in tasks.items():
-        if not isinstance(task, dict) or set(task) != {"manifest", "wrong"}:
+        needs, may = {"manifest", "wrong"}, {"by", "average"}
+        if not isinstance(task, dict) or not needs <= {*task} <= needs | may:
             raise ValueError(
                 f"the task {name!r} should be as in {{manifest: storycloze, "
-                f"wrong: incorrect}}, got {task!r}; correct it in the YAML file"
+                f"wrong: incorrect}}, perhaps with by (columns) and average (one), "
+                f"got {task!r}; correct it in the YAML file"
             )
     if not hparams["modalities"] or not tasks:
         raise ValueError(
@@ -100,7 +139,25 @@ def load_groups(hparams: ComprehensionSettings) -> Groups:
     for manifest in {t["manifest"]: None for t in hparams["tasks"].values()}:
         path = Path(hparams["manifest_folder"])
         path /= f"{hparams['split']}_{manifest}.json"
-        found = read_groups(path)
+        every = read_groups(path)
+        found = {
+            name: variants
+            for name, variants in every.items()
+            if any(
+                compares(task, f"{manifest}/", names_of(variants))
+                for task in hparams["tasks"].values()
+            )
+        }
+        lacking = [name for name in every if name not in found]
+        if lacking:
+            logger.warning(
+                "%s: %d of %d stories or pairs are left out: they lack a "
+                "variant to compare, such as %s",
+                path.name,
+                len(lacking),
+                len(every),
+                lacking[0],
+            )
         for name in spread(found, hparams["groups"]):
             groups[f"{manifest}/{name}"] = found[name]
     for name, task in hparams["tasks"].items():
@@ -118,7 +175,9 @@ def load_groups(hparams: ComprehensionSettings) -> Groups:
             raise ManifestError(
                 f"nothing can be tested in {modality}: no manifest in "
                 f"{hparams['manifest_folder']} has {needs} of all variants of "
-                "a group; leave it out of the modalities"
+                "a group; leave it out of the modalities, or prepare the "
+                "manifests with it (ending_start comes of word times, or of a "
+                "recording of the context, context_wav)"
             )
     return groups
 
@@ -152,6 +211,10 @@ def read_groups(path: Path) -> Groups:
             )
             continue
         _check_ending(path, name, item)
+        if "context_wav" in item:
+            root = str(path.parent)
+            context = item["context_wav"].replace("{data_root}", root)
+            item = item | {"context_wav": context}
         groups.setdefault(group, {})[name] = item | {"variant": variant}
     return groups
 
@@ -179,14 +242,27 @@ def modalities_of(variants: Items) -> list[str]:
     return [
         modality
         for modality, (_, needs) in MODALITIES.items()
-        if all(item.get(key) for item in variants.values() for key in needs)
+        if all(_has(item, key) for item in variants.values() for key in needs)
     ]
+
+
+def _has(item: Mapping[str, Any], key: str) -> bool:
+    is_apart = key == "ending_start" and bool(item.get("context_wav"))
+    return is_apart or bool(item.get(key))
 
 
 def compares(task: Task, name: str, variants: set[str]) -> bool:
     """Tell whether a group, of such variants, is one of a task."""
     is_its = name.partition("/")[0] == task["manifest"]
     return is_its and {RIGHT, task["wrong"]} <= variants
+
+
+class Spoken(NamedTuple):
+    """Units of a recording: its context's, if any, its ending's and all."""
+
+    context: SpeechUnits | None
+    ending: SpeechUnits
+    whole: SpeechUnits | None
 
 
 class Scorer:
@@ -202,6 +278,9 @@ class Scorer:
         Of `MODALITIES`.
     batch_size : int
         Continuations to run together.
+    scored : str
+        In S and T ``"story"``, the whole of a story, or ``"ending"``, its
+        ending after the context.
     """
 
     def __init__(
@@ -210,11 +289,13 @@ class Scorer:
         groups: Groups,
         modalities: Sequence[str],
         batch_size: int,
+        scored: str = "ending",
     ):
         self.lm = lm
         self.groups = groups
         self.modalities = modalities
         self.batch_size = batch_size
+        self.is_whole = scored == "story"
 
     def __call__(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """Return a row for each of some groups, as predictions are written."""
@@ -235,8 +316,8 @@ class Scorer:
                                 "modality": modality,
                             }
                         )
-                        spoken = speech.get(utterance, (None, None))
-                        parts = self.parts(modality, item, *spoken)
+                        spoken = speech.get(utterance)
+                        parts = self.parts(modality, item, spoken)
                         context, continuation = self.ids(*parts)
                         contexts.append(context)
                         continuations.append(continuation)
@@ -253,59 +334,84 @@ class Scorer:
             score |= {"sum": total, "tokens": len(ids)}
         return rows
 
-    def read(
-        self, groups: Groups
-    ) -> dict[str, tuple[SpeechUnits | None, SpeechUnits]]:
-        """Return of each recording its context's units and the others.
+    def read(self, groups: Groups) -> dict[str, Spoken]:
+        """Return the units of each recording.
 
-        The context is tokenized by itself, so that no ending, right or wrong,
-        is heard in it, and only once if several recordings have it.
+        A context is tokenized by itself, so that no ending, right or wrong, is
+        heard in it, and only once if several recordings have it.
         """
-        wavs: list[Any] = []
+        wavs: list[torch.Tensor] = []
         places: dict[bytes, int] = {}
-        spans: dict[str, tuple[int | None, int, float | None]] = {}
-        for variants in groups.values():
-            for utterance, item in variants.items():
-                wav, start = read_audio(item["wav"]), item.get("ending_start")
-                spans[utterance] = None, len(wavs), start
-                wavs.append(wav)
-                if start is None:
-                    continue
-                context = wav[: round(start * SAMPLE_RATE)]
-                place = places.setdefault(context.numpy().tobytes(), len(wavs))
-                spans[utterance] = place, len(wavs) - 1, start
-                wavs += [context] if place == len(wavs) else []
-        units = self.lm.encode_batch(wavs)
-        return {
-            name: (
-                None if context is None else units[context],
-                units[whole] if start is None else units[whole].cut(start),
-            )
-            for name, (context, whole, start) in spans.items()
+
+        def add(wav: torch.Tensor) -> int:
+            place = places.setdefault(wav.numpy().tobytes(), len(wavs))
+            wavs.extend([wav] if place == len(wavs) else [])
+            return place
+
+        found = {
+            utterance: self._place(item, add)
+            for variants in groups.values()
+            for utterance, item in variants.items()
         }
+        units = self.lm.encode_batch(wavs)
+        spoken = {}
+        for name, (context, ending, whole, start) in found.items():
+            spoken[name] = Spoken(
+                None if context is None else units[context],
+                units[ending] if start is None else units[ending].cut(start),
+                None if whole is None else units[whole],
+            )
+        return spoken
+
+    def _place(
+        self, item: Mapping[str, Any], add: Callable[[torch.Tensor], int]
+    ) -> tuple[int | None, int, int | None, float | None]:
+        """Add what is to be tokenized, and return where it stands.
+
+        That is the context, the recording with the ending, the whole, and
+        when the ending starts.
+        """
+        wav, start = read_audio(item["wav"]), item.get("ending_start")
+        wants_context = "S2T" in self.modalities or not self.is_whole
+        if item.get("context_wav"):
+            before = read_audio(item["context_wav"])
+            wants_whole = self.is_whole and "S" in self.modalities
+            return (
+                add(before) if wants_context else None,
+                add(wav),
+                add(torch.cat([before, wav])) if wants_whole else None,
+                None,
+            )
+        whole = add(wav)
+        if start is None or not wants_context:
+            return None, whole, whole, start
+        return add(wav[: round(start * SAMPLE_RATE)]), whole, whole, start
 
     def parts(
-        self,
-        modality: str,
-        item: Mapping[str, Any],
-        context: SpeechUnits | None,
-        ending: SpeechUnits | None,
+        self, modality: str, item: Mapping[str, Any], spoken: Spoken | None
     ) -> tuple[Segment | None, Segment]:
         """Return the context, or None, and the segment that is scored."""
         if modality == "T":
-            if not item.get("context_text") or not item.get("ending_text"):
+            has_both = item.get("context_text") and item.get("ending_text")
+            if self.is_whole or not has_both:
                 return None, Text(item["text"])
             # As in the middle of a text.
             rest = Text(" " + item["ending_text"])
             return Text(item["context_text"]), rest
+        if spoken is None:
+            raise ValueError(f"{item['wav']} was not read for {modality}")
         if modality == "S2T":
-            return Speech(context), Text(item["ending_text"])
+            return Speech(spoken.context), Text(item["ending_text"])
         if modality == "T2S":
-            return Text(item["context_text"]), Speech(ending)
-        if context is None or ending is None:
-            return None, Speech(ending)
-        before = context.merge()
-        return Speech(before), Speech(without_repeats(before, ending.merge()))
+            return Text(item["context_text"]), Speech(spoken.ending)
+        if self.is_whole:
+            return None, Speech(spoken.whole)
+        if spoken.context is None:
+            return None, Speech(spoken.ending)
+        before = spoken.context.merge()
+        return Speech(before), Speech(
+            without_repeats(before, spoken.ending.merge())
+        )
 
     def ids(
         self, context: Segment | None, ending: Segment
@@ -378,35 +484,175 @@ def without_repeats(before: SpeechStream, after: SpeechStream) -> SpeechStream:
     return SpeechStream(after.kinds[keep], after.values[keep])
 
 
-def accuracies(hparams: ComprehensionSettings, rows: Rows) -> Figures:
-    """Return the figures of each task in each modality."""
+def accuracies(
+    hparams: ComprehensionSettings, rows: Rows, groups: Groups | None = None
+) -> Figures:
+    """Return the figures of each task in each modality.
+
+    Arguments
+    ---------
+    hparams : ComprehensionSettings
+        The recipe's.
+    rows : dict
+        Of `Scorer`, by the names of groups.
+    groups : dict, optional
+        As of `load_groups`; without them each group is an item of its own.
+
+    Returns
+    -------
+    dict
+        Of each task and modality ``sum`` and ``per_token``, in percent, each
+        with the 95% interval over items as ``sum_interval`` and so on, and the
+        numbers of ``groups`` and ``items``. Of a task with ``average`` the
+        mean over the values of this column.
+    """
+    entries = _entries(groups or {})
     figures: Figures = {}
     for name, task in hparams["tasks"].items():
         figures[name] = {}
         for modality in hparams["modalities"]:
-            variants = list(scored(task, modality, rows))
+            variants = list(scored(task, modality, rows, entries))
             if variants:
-                found = pair_accuracy(variants)
-                figures[name][modality] = {
-                    "sum": 100 * found["sum"],
-                    "per_token": 100 * found["per_token"],
-                    "groups": found["groups"],
-                }
+                column = task.get("average")
+                figures[name][modality] = _cell(variants, entries, column)
     return figures
 
 
-def scored(task: Task, modality: str, rows: Rows) -> Iterator[Scored]:
+def breakdowns(
+    hparams: ComprehensionSettings, rows: Rows, groups: Groups
+) -> Breakdowns:
+    """Return the figures of each task by the columns that it names.
+
+    They are those of ``by`` and ``average``; an item has the value of its
+    right variant. Arguments are those of `accuracies`.
+    """
+    entries = _entries(groups)
+    found: Breakdowns = {}
+    for name, task in hparams["tasks"].items():
+        for column in _columns(task):
+            of_column: Figures = {}
+            for modality in hparams["modalities"]:
+                parts = _by_value(
+                    scored(task, modality, rows, entries), entries, column
+                )
+                for value, variants in parts.items():
+                    cells = of_column.setdefault(value, {})
+                    cells[modality] = _cell(variants, entries)
+            if not of_column:
+                logger.warning(
+                    "%s is not told by %s: test_%s.json and the like have no "
+                    "such column; prepare the manifest again",
+                    name,
+                    column,
+                    task["manifest"],
+                )
+                continue
+            ordered = sorted(of_column, key=_natural)
+            found.setdefault(name, {})[column] = {
+                value: of_column[value] for value in ordered
+            }
+    return found
+
+
+def _columns(task: Task) -> list[str]:
+    columns = [*(task.get("by") or ()), task.get("average")]
+    return list(dict.fromkeys(c for c in columns if c))
+
+
+def _natural(value: str) -> tuple[int, str]:
+    """Return what sorts by the first number in a text."""
+    number = re.search(r"\d+", value)
+    return (int(number[0]) if number else -1), value.casefold()
+
+
+def _entries(groups: Groups) -> dict[str, dict[str, Any]]:
+    """Return of each group the entry of its right variant."""
+    return {
+        name: item
+        for name, variants in groups.items()
+        for item in variants.values()
+        if item["variant"] == RIGHT
+    }
+
+
+def _by_value(
+    variants: Iterable[Scored], entries: Items, column: str
+) -> dict[str, list[Scored]]:
+    """Return the variants of each value of a column."""
+    found: dict[str, list[Scored]] = {}
+    for variant in variants:
+        value = entries.get(str(variant.group), {}).get(column)
+        if value is not None:
+            found.setdefault(str(value), []).append(variant)
+    return found
+
+
+def _cell(
+    variants: Sequence[Scored], entries: Items, average: str | None = None
+) -> dict[str, Any]:
+    """Return the figures of some variants, or the mean over a column."""
+    if average is None:
+        parts = [variants]
+    else:
+        parts = list(_by_value(variants, entries, average).values())
+        if sum(map(len, parts)) < len(variants):
+            raise ManifestError(
+                f"figures are averaged over {average}, but not all entries "
+                "have this column; prepare the manifest again"
+            )
+    means = [pair_accuracy(part) for part in parts]
+    items = [item_accuracies(part) for part in parts]
+    # Each part weighs the same, so many items as it has.
+    weights = [1 / len(part) for part in items for _ in part]
+    # What reads the same text is alike, and drawn together.
+    texts = {
+        _item(variant): entries.get(str(variant.group), {}).get("text_id")
+        for variant in variants
+    }
+    drawn = [texts[name] or name for part in items for name in part]
+    cell: dict[str, Any] = {}
+    for score in SCORES:
+        rates = [item[score] for part in items for item in part.values()]
+        centres = [0.0] * len(rates)
+        if average is not None:
+            # Which parts there are is no chance: drawn are items' deviations.
+            centres = [
+                found[score] for found, part in zip(means, items) for _ in part
+            ]
+        mean = fmean(found[score] for found in means)
+        interval = ratio_interval(
+            [w * (r - c) for w, r, c in zip(weights, rates, centres)],
+            weights,
+            drawn,
+        )
+        shift = 0.0 if average is None else mean
+        cell[score] = 100 * mean
+        cell[f"{score}_interval"] = interval and [
+            100 * min(max(end + shift, 0.0), 1.0) for end in interval
+        ]
+    cell["groups"] = sum(found["groups"] for found in means)
+    return cell | {"items": len(weights)}
+
+
+def _item(variant: Scored) -> Hashable:
+    return variant.group if variant.item is None else variant.item
+
+
+def scored(
+    task: Task, modality: str, rows: Rows, entries: Items
+) -> Iterator[Scored]:
     """Yield the variants that a task compares in a modality."""
     for name, row in rows.items():
         scores = [s for s in row["scores"] if s["modality"] == modality]
         if compares(task, name, {s["variant"] for s in scores}):
+            item = entries.get(name, {}).get("item")
             for s in scores:
                 if s["variant"] in (RIGHT, task["wrong"]):
                     right = s["variant"] == RIGHT
-                    yield Scored(name, right, s["sum"], s["tokens"])
+                    yield Scored(name, right, s["sum"], s["tokens"], item)
 
 
-def report(hparams: ComprehensionSettings, rows: Rows) -> None:
+def report(hparams: ComprehensionSettings, rows: Rows, groups: Groups) -> None:
     """Count what is right, and write it down.
 
     Arguments
@@ -415,44 +661,107 @@ def report(hparams: ComprehensionSettings, rows: Rows) -> None:
         The recipe's.
     rows : dict
         Of `Scorer`, by the names of groups.
+    groups : dict
+        As of `load_groups`.
     """
-    figures = accuracies(hparams, rows)
+    figures = accuracies(hparams, rows, groups)
+    parts = breakdowns(hparams, rows, groups)
     scores = [s for row in rows.values() for s in row["scores"]]
     shortened = sum(s["dropped"] > 0 for s in scores)
+    stories = hparams.get("scored")
     summary = {
         "model": model_name(hparams),
         "split": hparams["split"],
         "chance": CHANCE,
+        "published_score": PUBLISHED,
         "scored": len(scores),
         "shortened": shortened,
         "accuracy": figures,
+        "by": parts,
     }
     write_report(
         hparams["output_folder"],
-        summary,
+        summary | ({"stories": stories} if stories else {}),
         f"# Comprehension, {hparams['split']}",
         "Percent of the comparisons in which what is right is likelier than "
-        "what is wrong; ties count half.",
-        "By log-likelihood divided by the number of tokens:",
-        table(hparams, figures, "per_token"),
-        "By log-likelihood:",
-        table(hparams, figures, "sum"),
+        "what is wrong; ties count half. The comparisons of an item, such as "
+        "its voices, are averaged, then the items. In brackets the 95% "
+        "interval over items, by the bootstrap.",
+        *_remarks(hparams, figures, groups),
+        "By log-likelihood divided by the number of tokens, as in the tables "
+        "of the paper:",
+        *tables(hparams, figures, parts, "per_token"),
+        "By log-likelihood, summed over tokens:",
+        *tables(hparams, figures, parts, "sum"),
         f"The beginning of the context was dropped in {shortened} of "
         f"{len(scores)} cases, for want of room.",
     )
 
 
-def table(hparams: ComprehensionSettings, figures: Figures, score: str) -> str:
-    """Return one of both scores as Markdown, a column for each modality."""
+def _remarks(
+    hparams: ComprehensionSettings, figures: Figures, groups: Groups
+) -> list[str]:
+    """Return what else decides about figures."""
+    remarks = []
+    if stories := hparams.get("scored"):
+        what = {
+            "story": "the whole story",
+            "ending": "the ending after its context, where it is known",
+        }
+        remarks.append(f"In S and T {what[str(stories)]} is scored.")
+    for name, cells in figures.items():
+        task = hparams["tasks"][name]
+        if task.get("average"):
+            remarks.append(
+                f"{name} is the mean over the values of {task['average']}."
+            )
+        total = sum(compares(task, n, names_of(g)) for n, g in groups.items())
+        for modality in hparams["modalities"]:
+            count = cells.get(modality, {"groups": 0})["groups"]
+            if 0 < count < total:
+                remarks.append(
+                    f"{name}, {MODALITIES[modality][0]}: {total - count} of "
+                    f"{total} lack what it needs and are left out."
+                )
+    return remarks
+
+
+def tables(
+    hparams: ComprehensionSettings,
+    figures: Figures,
+    parts: Breakdowns,
+    score: str,
+) -> list[str]:
+    """Return one of both scores as Markdown, a column for each modality.
+
+    A table of the tasks, and if there are any, one of their breakdowns.
+    """
     modalities = hparams["modalities"]
-    rows = [
-        [
-            name,
-            max(cell["groups"] for cell in cells.values()),
-            CHANCE,
-            *(cells.get(m, {}).get(score) for m in modalities),
-        ]
-        for name, cells in figures.items()
+    names = [MODALITIES[m][0] for m in modalities]
+
+    def row(cells: Cells, *start: str) -> list[Any]:
+        count = max(cell["groups"] for cell in cells.values())
+        shown = [_shown(cells.get(m), score) for m in modalities]
+        return [*start, count, CHANCE, *shown]
+
+    found = [row(cells, name) for name, cells in figures.items() if cells]
+    header = ["task", "comparisons", "chance", *names]
+    shown = [markdown_table(header, found)]
+    details = [
+        row(cells, name, column, value)
+        for name, columns in parts.items()
+        for column, values in columns.items()
+        for value, cells in values.items()
     ]
-    header = ["task", "comparisons", "chance"]
-    return markdown_table(header + [MODALITIES[m][0] for m in modalities], rows)
+    if details:
+        header = ["task", "by", "", "comparisons", "chance", *names]
+        shown.append(markdown_table(header, details))
+    return shown
+
+
+def _shown(cell: Mapping[str, Any] | None, score: str) -> str | None:
+    if cell is None:
+        return None
+    interval = cell[f"{score}_interval"]
+    within = " ({:.1f} to {:.1f})".format(*interval) if interval else ""
+    return f"{cell[score]:.1f}{within}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import soundfile
 from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ from spiritlm_plugin.dataio.corpus.stsp import (
     STSPArchive,
 )
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
 from spiritlm_plugin.evaluation import loop
 from spiritlm_plugin.evaluation.loop import (
     Items,
@@ -44,11 +44,13 @@ from spiritlm_plugin.evaluation.reports import (
 )
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.inference.continuation import Continuer
-from spiritlm_plugin.inference.generation import speech_of
+from spiritlm_plugin.inference.few_shot import TOO_LONG, Answer
+from spiritlm_plugin.inference.generation import Generation, speech_of
 from spiritlm_plugin.inference.protocols import InterleavedModel
 from spiritlm_plugin.metrics.sentiment import (
     most_common,
     sentiment_accuracy,
+    sentiment_intervals,
     write_predictions,
 )
 from spiritlm_plugin.metrics.sentiment_classifiers import (
@@ -61,6 +63,39 @@ from spiritlm_plugin.utils.seeds import derive_seed
 Classifiers = Mapping[str, Any]
 # By direction and number of shots.
 Figures = dict[str, dict[int, dict[str, Any]]]
+
+# What the benchmark's own script is run with.
+RELEASED: dict[str, Any] = {
+    "max_new_tokens": {"t2t": 50, "t2s": 300, "s2s": 300, "s2t": 50},
+    "temperature": 0.8,
+    "top_p": 0.95,
+    "speaker": 2,
+    "tries": 3,
+    "judge_empty": True,
+}
+# Why there is no answer to a prompt without words.
+NO_WORDS = "no_words"
+# What decides about the figures, as reports say it.
+_DECISIVE = (
+    "split",
+    "text_datasets",
+    "speech_datasets",
+    "prompts",
+    "runs",
+    "seed",
+    "text_labels",
+    "text_tokenizer",
+    "speech_labels",
+    "context",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "speaker",
+    "tries",
+    "judge_empty",
+    "released_settings",
+    "dtype",
+)
 
 
 class SentimentSettings(ModelSettings):
@@ -75,6 +110,7 @@ class SentimentSettings(ModelSettings):
     runs: int
     text_classifier: str | None
     text_labels: list[str] | None
+    text_tokenizer: str | None
     speech_classifier: str | None
     speech_labels: list[str] | None
     context: int | None
@@ -82,7 +118,49 @@ class SentimentSettings(ModelSettings):
     temperature: float
     top_p: float
     speaker: int | str | None
+    tries: int
+    judge_empty: bool
+    released_settings: bool
     sample_count: int
+
+
+def settle(
+    hparams: SentimentSettings, arguments: Sequence[str]
+) -> SentimentSettings:
+    """Return the settings, those of the benchmark's script where asked for.
+
+    Arguments
+    ---------
+    hparams : SentimentSettings
+        The recipe's; ``released_settings`` puts `RELEASED` in their place.
+    arguments : sequence of str
+        Of the command line.
+
+    Raises
+    ------
+    ValueError
+        If the command line names another value for one of them.
+
+    Example
+    -------
+    >>> settle({"released_settings": True, "top_p": 0.5}, [])["speaker"]
+    2
+    >>> settle({"released_settings": True, "top_p": 0.5}, ["--top_p=0.5"])
+    Traceback (most recent call last):
+        ...
+    ValueError: --top_p is 0.5, of the released settings 0.95; leave one of ...
+    """
+    if not hparams["released_settings"]:
+        return hparams
+    named = {argument.partition("=")[0] for argument in arguments}
+    for name, value in RELEASED.items():
+        given = hparams.get(name)
+        if f"--{name}" in named and given != value:
+            raise ValueError(
+                f"--{name} is {given}, of the released settings {value}; leave "
+                "one of the two options out"
+            )
+    return cast("SentimentSettings", {**hparams, **RELEASED})
 
 
 class Condition(NamedTuple):
@@ -176,8 +254,9 @@ def _check(hparams: SentimentSettings) -> None:
         raise ValueError(
             f"shots are numbers such as [0, 3, 6, 9], got {shots!r}"
         )
-    if hparams["runs"] < 1:
-        raise ValueError(f"there is 1 run at least, got {hparams['runs']}")
+    for name, count in (("run", hparams["runs"]), ("try", hparams["tries"])):
+        if count < 1:
+            raise ValueError(f"there is 1 {name} at least, got {count}")
 
 
 def load_classifiers(hparams: SentimentSettings, device: Any) -> Classifiers:
@@ -188,28 +267,45 @@ def load_classifiers(hparams: SentimentSettings, device: Any) -> Classifiers:
     FileNotFoundError
         If none is named and the archive has none.
     """
+    labels = {
+        "text": hparams["text_labels"],
+        "speech": hparams["speech_labels"],
+    }
+    return {
+        modality: load_classifier(
+            source,
+            modality,
+            device,
+            labels[modality],
+            hparams["text_tokenizer"] if modality == "text" else None,
+            hparams["judge_empty"],
+        )
+        for modality, source in classifier_sources(hparams).items()
+    }
+
+
+def classifier_sources(hparams: SentimentSettings) -> dict[str, str]:
+    """Return folders or names of the classifiers, by the modality they judge.
+
+    Raises
+    ------
+    FileNotFoundError
+        As of `load_classifiers`.
+    """
     named = {
-        "text": (hparams["text_classifier"], hparams["text_labels"]),
-        "speech": (hparams["speech_classifier"], hparams["speech_labels"]),
+        "text": hparams["text_classifier"],
+        "speech": hparams["speech_classifier"],
     }
     needed = {
         modality
         for name in hparams["directions"]
         for modality in DIRECTIONS[name][1:]
     }
-    classifiers = {}
-    for modality in sorted(needed):
-        source, labels = named[modality]
-        classifiers[modality] = load_classifier(
-            source
-            or find_classifier(
-                Path(hparams["data_folder"]) / "model", modality
-            ),
-            modality,
-            device,
-            labels,
-        )
-    return classifiers
+    folder = Path(hparams["data_folder"]) / "model"
+    return {
+        modality: named[modality] or str(find_classifier(folder, modality))
+        for modality in sorted(needed)
+    }
 
 
 def settings_of(
@@ -277,12 +373,8 @@ class Continuation:
         hparams, output = self.hparams, DIRECTIONS[condition.direction].output
         records = [self.benchmark.questions[name][1] for name in names]
         seeds = item_seeds(hparams["seed"], names)
-        answers = self._continuer_of(condition)(
-            self._segments(records), seeds, hparams["speaker"]
-        )
-        said: list[Any] = [
-            a.text if output == "text" else a.generation.wav for a in answers
-        ]
+        answers = self._answers(condition, records, seeds)
+        said = [said_in(answer, output) for answer in answers]
         found = self.classifiers[output](said)
         shown = [shot.id for shot in self.benchmark.shots[condition]]
         for i, record in enumerate(records):
@@ -296,6 +388,31 @@ class Continuation:
                 if output == "text"
                 else speech_of(answers[i].generation).to_string(),
             }
+
+    def _answers(
+        self, condition: Condition, records: list[Record], seeds: list[int]
+    ) -> list[Answer]:
+        """Continue prompts, anew where nothing is said, so often as allowed."""
+        output = DIRECTIONS[condition.direction].output
+        answers = [Answer(Generation([], NO_WORDS), 0) for _ in records]
+        left = [i for i, record in enumerate(records) if record.has_words]
+        for attempt in range(self.hparams["tries"]):
+            if not left:
+                break
+            found = self._continuer_of(condition)(
+                self._segments([records[i] for i in left]),
+                [_seed_of(seeds[i], attempt) for i in left],
+                self.hparams["speaker"],
+            )
+            for i, answer in zip(left, found):
+                answers[i] = answer
+            left = [
+                i
+                for i in left
+                if is_empty(said_in(answers[i], output))
+                and answers[i].generation.end_reason != TOO_LONG
+            ]
+        return answers
 
     def _continuer_of(self, condition: Condition) -> Continuer:
         if self._continuer is None or self._continuer[0] != condition:
@@ -341,6 +458,29 @@ class Continuation:
             soundfile.write(path, wav.cpu().numpy(), SAMPLE_RATE)
 
 
+def _seed_of(seed: int, attempt: int) -> int:
+    """Return the seed of an attempt; the first has the question's own."""
+    return derive_seed(seed, attempt) if attempt else seed
+
+
+def said_in(answer: Answer, output: str) -> Any:
+    """Return the text of an answer, or its waveform."""
+    return answer.text if output == "text" else answer.generation.wav
+
+
+def is_empty(said: str | Tensor | None) -> bool:
+    """Tell whether there is nothing to judge: no words, or under 80 ms.
+
+    Example
+    -------
+    >>> is_empty(" "), is_empty("oh"), is_empty(None)
+    (True, False, True)
+    """
+    if isinstance(said, str):
+        return not said.strip()
+    return said is None or len(said) < MIN_SAMPLES
+
+
 def half(content: Any, modality: str, which: int) -> Segment:
     """Return a text, or the first or second half of a recording."""
     if modality == "text":
@@ -376,16 +516,19 @@ def score(benchmark: Benchmark, rows: Rows, folder: str | Path) -> Figures:
     figures: Figures = {}
     for (direction, count), found in runs.items():
         records = benchmark.records[DIRECTIONS[direction].prompt]
-        accuracy = sentiment_accuracy(records, [*map(predicted_of, found)])
+        predicted = [predicted_of(run) for run in found]
         answers = [row for run in found for row in run.values()]
+        shown = len(benchmark.shots[Condition(direction, count, 0)])
+        asked = [row for row in answers if row["end_reason"] != NO_WORDS]
         figures.setdefault(direction, {})[count] = {
-            "accuracy": accuracy,
+            "accuracy": sentiment_accuracy(records, predicted),
+            "interval": sentiment_intervals(records, predicted),
             "predicted": {
                 s: percent(row["predicted"] == s for row in answers)
                 for s in SENTIMENTS
             },
             "empty": percent(row["predicted"] is None for row in answers),
-            **dropped_of(answers, count),
+            **dropped_of(asked, shown),
         }
     return figures
 
@@ -411,7 +554,9 @@ def judge_prompts(
             found |= zip((r.id for r in some), verdicts)
         figures[modality] = {
             "records": len(records),
+            "without_words": sum(not r.has_words for r in records),
             "accuracy": sentiment_accuracy(records, [found]),
+            "interval": sentiment_intervals(records, [found]),
             "most_common": most_common(records),
         }
     return figures
@@ -440,10 +585,11 @@ def report(
     prompts = judge_prompts(benchmark, classifiers, hparams["batch_size"])
     figures = score(benchmark, rows, folder)
     chance = 100 / len(SENTIMENTS)
-    summary = {
+    summary: dict[str, Any] = {
         "model": model_name(hparams),
         "split": hparams["split"],
         "runs": hparams["runs"],
+        "settings": settings_shown(hparams),
         "chance": chance,
         "prompts": prompts,
         "directions": figures,
@@ -454,17 +600,40 @@ def report(
         summary,
         f"# Sentiment preservation, {hparams['split']}",
         f"Accuracy in percent, mean ± standard deviation of {hparams['runs']} "
-        "runs; of several datasets the mean.",
+        "runs, for each of which the shots are drawn anew; of several datasets "
+        "the mean. In brackets the 95% interval over prompts, those of a "
+        "speaker drawn together where the archive names one.",
         accuracy_table(hparams, figures, prompts, chance),
         "`prompts`: of the same classifiers on the prompts themselves. "
         "`chance`: of a sentiment drawn from all. `most common`: of who "
         "always says the most common one.",
         "![accuracy by shots](shots.png)",
         detail_table(figures),
-        "`empty`: percent of the continuations with nothing to judge; they "
-        "count as wrong. `dropped`: shots that prompts had no room for. "
-        "`too long`: prompts that the model has no room for.",
+        "`95%`: the interval. `empty`: percent of the continuations without "
+        "a verdict, which count as wrong. `dropped`: shots that prompts had no "
+        "room for. `too long`: prompts that the model has no room for.",
+        "Prompts without words, which are not continued: "
+        f"{sum(p['without_words'] for p in prompts.values())}.",
+        "## Settings",
+        markdown_table(
+            ["", ""],
+            [
+                [name, value if value is None else str(value)]
+                for name, value in summary["settings"].items()
+            ],
+        ),
     )
+
+
+def settings_shown(hparams: SentimentSettings) -> dict[str, Any]:
+    """Return what decides about the figures, by the names of the options."""
+    values: Mapping[str, Any] = hparams
+    judges = {
+        f"{modality}_classifier": source
+        for modality, source in classifier_sources(hparams).items()
+    }
+    shown = {name: values[name] for name in _DECISIVE}
+    return {"model": model_name(hparams), **judges, **shown}
 
 
 def accuracy_table(
@@ -478,18 +647,46 @@ def accuracy_table(
     for count in hparams["shots"]:
         found = [by_shots[count]["accuracy"] for by_shots in figures.values()]
         cells = [
-            f"{a['all']['mean']:.1f} ± {a['all']['std']:.1f}" for a in found
+            accuracy_cell(by_shots[count]) for by_shots in figures.values()
         ]
         mean = fmean(a["all"]["mean"] for a in found)
         rows.append([f"{count} shots", *cells, mean])
     sources = [prompts[DIRECTIONS[d].prompt] for d in figures]
     judged = [s["accuracy"]["all"]["mean"] for s in sources]
+    cells = [accuracy_cell(source, deviates=False) for source in sources]
     common = [s["most_common"] for s in sources]
-    rows.append(["prompts", *judged, fmean(judged)])
+    rows.append(["prompts", *cells, fmean(judged)])
     rows.append(["chance", *[chance] * (len(figures) + 1)])
     rows.append(["most common", *common, fmean(common)])
     names = [DIRECTIONS[direction].name for direction in figures]
     return markdown_table(["", *names, "mean"], rows)
+
+
+def accuracy_cell(found: Mapping[str, Any], deviates: bool = True) -> str:
+    """Return the mean of the datasets, over runs if wanted, with its interval.
+
+    Example
+    -------
+    >>> accuracy = {"all": {"mean": 50.0, "std": 2.0}}
+    >>> accuracy_cell({"accuracy": accuracy, "interval": {"all": (40, 60)}})
+    '50.0 ± 2.0 (40.0 to 60.0)'
+    """
+    accuracy = found["accuracy"]["all"]
+    interval = interval_cell(found["interval"]["all"])
+    deviation = f" ± {accuracy['std']:.1f}" if deviates else ""
+    within = f" ({interval})" if interval else ""
+    return f"{accuracy['mean']:.1f}{deviation}{within}"
+
+
+def interval_cell(interval: Sequence[float] | None) -> str | None:
+    """Return an interval as tables have it.
+
+    Example
+    -------
+    >>> interval_cell((31.25, 52.0))
+    '31.2 to 52.0'
+    """
+    return f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else None
 
 
 def detail_table(figures: Figures) -> str:
@@ -501,6 +698,7 @@ def detail_table(figures: Figures) -> str:
             dataset,
             accuracy["mean"],
             accuracy["std"],
+            interval_cell(found["interval"][dataset]),
             *found["predicted"].values(),
             found["empty"],
             found["shots_dropped"],
@@ -512,7 +710,7 @@ def detail_table(figures: Figures) -> str:
         if dataset != "all"
     ]
     heard = [f"says {sentiment}" for sentiment in SENTIMENTS]
-    header = ["", "shots", "dataset", "accuracy", "±", *heard]
+    header = ["", "shots", "dataset", "accuracy", "±", "95%", *heard]
     return markdown_table([*header, "empty", "dropped", "too long"], rows)
 
 

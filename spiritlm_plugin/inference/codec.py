@@ -29,7 +29,7 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechStream,
     SpeechUnits,
 )
-from spiritlm_plugin.pretrained.folders import local_folder
+from spiritlm_plugin.pretrained.folders import check_savedir, local_folder
 from spiritlm_plugin.pretrained.trust import check_folder
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class SpeechCodec(Pretrained):
         ------
         FileNotFoundError
             If a file is missing.
+        ValueError
+            If ``savedir`` holds another model.
         UntrustedError
             If the folder names code that is not on the list of `check_folder`.
         CheckpointError
@@ -125,14 +127,16 @@ class SpeechCodec(Pretrained):
         False
         """
         folder = local_folder(source, hparams_file)
-        if not trust:
-            check_folder(folder, hparams_file)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         if "language_model" not in cls.MODULES_NEEDED:
             # Nobody waits for gigabytes that are not needed.
             yaml = (folder / hparams_file).read_text(encoding="utf-8")
             if _LANGUAGE_MODEL.search(yaml):
                 overrides.setdefault("language_model", None)
+        if not trust:
+            check_folder(folder, hparams_file, overrides)
+        if kwargs.get("savedir"):
+            check_savedir(kwargs["savedir"], folder, hparams_file)
         return super().from_hparams(
             str(folder), hparams_file, overrides=overrides, **kwargs
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 
@@ -21,12 +21,16 @@ class Scored:
         Natural logarithm, summed over tokens.
     tokens : int
         So many were scored.
+    item : hashable, optional
+        What groups are averaged over first, such as the word, said in several
+        voices; each group by itself if it is None.
     """
 
     group: Hashable
     correct: bool
     log_likelihood: float
     tokens: int
+    item: Hashable = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.log_likelihood) or self.tokens < 1:
@@ -38,11 +42,19 @@ class Scored:
             )
 
 
+# What variants are compared by.
+SCORES: dict[str, Callable[[Scored], float]] = {
+    "sum": lambda variant: variant.log_likelihood,
+    "per_token": lambda variant: variant.log_likelihood / variant.tokens,
+}
+
+
 def pair_accuracy(variants: Iterable[Scored]) -> dict[str, float]:
     """Return how often right variants are likelier than wrong ones.
 
     In a group each right variant is compared with each wrong one; a tie counts
-    half. Groups count alike. Chance is 0.5.
+    half. The groups of an item are averaged, such as the voices of a word, and
+    then the items. Chance is 0.5.
 
     Source: Nguyen et al., "The Zero Resource Speech Benchmark 2021", 2020,
     for sWUGGY and sBLIMP; Hassid et al., "Textually Pretrained Speech
@@ -72,7 +84,56 @@ def pair_accuracy(variants: Iterable[Scored]) -> dict[str, float]:
     ... ])
     {'sum': 0.25, 'per_token': 1.0, 'groups': 2}
     """
-    groups: dict[Hashable, tuple[list[Scored], list[Scored]]] = {}
+    groups = _group(variants)
+    items = _average(groups)
+    accuracies: dict[str, float] = {
+        name: math.fsum(item[name] for item in items.values()) / len(items)
+        for name in SCORES
+    }
+    return accuracies | {"groups": len(groups)}
+
+
+def item_accuracies(
+    variants: Iterable[Scored],
+) -> dict[Hashable, dict[str, float]]:
+    """Return of each item how often right variants are likelier.
+
+    `pair_accuracy` is the mean over all items.
+
+    Arguments
+    ---------
+    variants : iterable of Scored
+        In any order.
+
+    Returns
+    -------
+    dict of dict
+        Of each item ``sum`` and ``per_token``, as of `pair_accuracy`.
+
+    Raises
+    ------
+    ValueError
+        As of `pair_accuracy`.
+
+    Example
+    -------
+    >>> item_accuracies([
+    ...     Scored("cat, Ann", True, -1.0, 1, "cat"),
+    ...     Scored("cat, Ann", False, -2.0, 2, "cat"),
+    ...     Scored("cat, Bob", True, -2.0, 1, "cat"),
+    ...     Scored("cat, Bob", False, -1.0, 1, "cat"),
+    ... ])
+    {'cat': {'sum': 0.5, 'per_token': 0.25}}
+    """
+    return _average(_group(variants))
+
+
+# Right and wrong variants of each group.
+_Groups = dict[Hashable, tuple[list[Scored], list[Scored]]]
+
+
+def _group(variants: Iterable[Scored]) -> _Groups:
+    groups: _Groups = {}
     for variant in variants:
         right_and_wrong = groups.setdefault(variant.group, ([], []))
         right_and_wrong[0 if variant.correct else 1].append(variant)
@@ -85,19 +146,33 @@ def pair_accuracy(variants: Iterable[Scored]) -> dict[str, float]:
                 "variants; a comparison needs one of each: leave it out, or "
                 "add what is missing"
             )
-    scores = {
-        "sum": lambda variant: variant.log_likelihood,
-        "per_token": lambda variant: variant.log_likelihood / variant.tokens,
-    }
-    accuracies: dict[str, float] = {
-        name: math.fsum(
-            _wins([*map(score, right)], [*map(score, wrong)])
-            for right, wrong in groups.values()
+        items = {variant.item for variant in right + wrong}
+        if len(items) > 1:
+            raise ValueError(
+                f"the variants of {name!r} are of {len(items)} items; a "
+                "comparison is within an item"
+            )
+    return groups
+
+
+def _average(groups: _Groups) -> dict[Hashable, dict[str, float]]:
+    """Return the mean over the groups of each item, by each score."""
+    wins: dict[Hashable, list[dict[str, float]]] = {}
+    for name, (right, wrong) in groups.items():
+        item = right[0].item
+        wins.setdefault(name if item is None else item, []).append(
+            {
+                score: _wins([*map(value, right)], [*map(value, wrong)])
+                for score, value in SCORES.items()
+            }
         )
-        / len(groups)
-        for name, score in scores.items()
+    return {
+        item: {
+            score: math.fsum(group[score] for group in found) / len(found)
+            for score in SCORES
+        }
+        for item, found in wins.items()
     }
-    return accuracies | {"groups": len(groups)}
 
 
 def _wins(right: list[float], wrong: list[float]) -> float:

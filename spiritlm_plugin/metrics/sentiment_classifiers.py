@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +28,21 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as TEXT,
 )
 
-from spiritlm_plugin.dataio.corpus.stsp import SENTIMENT_OF, SENTIMENTS
+from spiritlm_plugin.dataio.corpus.stsp import (
+    SENTIMENT_OF,
+    SENTIMENTS,
+    sentiment_of,
+)
 from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
 
 # Tokens of a text, where its tokenizer has no limit.
 _LONGEST = 512
+# Common words, of which any tokenizer of English texts knows one.
+_PLAIN = "this is a good thing and the day was long"
+# Rows of an embedding that may be there to make its size round.
+_PADDING = 0.01
 _NAMES = {"text": set(TEXT.values()), "speech": set(AUDIO.values())}
 
 
@@ -46,11 +57,27 @@ class _Classifier:
             )
         self.model = model.eval()
         self.processor = processor
-        self.labels = [_as_sentiment(label) for label in labels]
+        found = [sentiment_of(label) for label in labels]
+        unknown = [label for label, s in zip(labels, found) if s is None]
+        self.known = [i for i, s in enumerate(found) if s is not None]
+        self.labels = [s for s in found if s is not None]
+        if not self.labels:
+            raise ValueError(
+                f"the label {labels[0]!r} is neither a sentiment "
+                f"({', '.join(SENTIMENTS)}) nor a known emotion "
+                f"({', '.join(SENTIMENT_OF)}), and no other label is"
+            )
+        if unknown:
+            logger.warning(
+                "the classifier's labels %s mean no sentiment: the best of "
+                "the others counts",
+                ", ".join(unknown),
+            )
 
     def _classify(self, inputs: BatchEncoding | BatchFeature) -> list[str]:
         logits = self.model(**inputs.to(self.model.device)).logits
-        return [self.labels[i] for i in logits.argmax(-1).tolist()]
+        best = logits[..., self.known].argmax(-1)
+        return [self.labels[i] for i in best.tolist()]
 
 
 class TextClassifier(_Classifier):
@@ -63,12 +90,15 @@ class TextClassifier(_Classifier):
     tokenizer : transformers tokenizer
         Its.
     labels : sequence of str
-        Sentiments or emotions, one for each output of the model.
+        Sentiments or emotions, one for each output of the model. Outputs with
+        other labels are ignored.
+    judges_empty : bool
+        Whether a text without words has a sentiment, too, as any other.
 
     Raises
     ------
     ValueError
-        If the labels are others, or more or fewer.
+        If there are more or fewer labels, or none of them is known.
 
     Example
     -------
@@ -83,11 +113,23 @@ class TextClassifier(_Classifier):
     True
     """
 
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        labels: Sequence[str],
+        judges_empty: bool = False,
+    ):
+        super().__init__(model, tokenizer, labels)
+        self.judges_empty = judges_empty
+
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> list[str | None]:
         """Return the sentiment of each text, None of an empty one."""
         found: list[str | None] = [None] * len(texts)
-        said = [i for i, text in enumerate(texts) if text.strip()]
+        said = [
+            i for i, t in enumerate(texts) if self.judges_empty or t.strip()
+        ]
         if said:
             inputs = tokenize(self.processor, [texts[i] for i in said])
             for i, sentiment in zip(said, self._classify(inputs)):
@@ -180,6 +222,8 @@ def load_classifier(
     modality: str,
     device: str | torch.device = "cpu",
     labels: Sequence[str] | None = None,
+    tokenizer: str | Path | None = None,
+    judges_empty: bool = False,
 ) -> TextClassifier | SpeechClassifier:
     """Load a classifier of ``"text"`` or ``"speech"``.
 
@@ -194,27 +238,41 @@ def load_classifier(
     labels : sequence of str, optional
         Sentiments or emotions of its outputs, in order; those that its
         configuration has by default.
+    tokenizer : str or Path, optional
+        Folder or Hub name of a text classifier's tokenizer; by default it is
+        the classifier's own.
+    judges_empty : bool
+        As of `TextClassifier`.
 
     Raises
     ------
     OSError
         If it cannot be read.
     ValueError
-        If its labels are neither sentiments nor emotions that are known.
+        If none of its labels is a sentiment or an emotion that is known, or
+        the tokenizer does not fit.
     """
     source = str(source)
-    if modality == "text":
-        model = AutoModelForSequenceClassification.from_pretrained(source)
-        processor = AutoTokenizer.from_pretrained(source)
-        kind: type[TextClassifier | SpeechClassifier] = TextClassifier
-    else:
-        model = AutoModelForAudioClassification.from_pretrained(source)
-        processor = AutoFeatureExtractor.from_pretrained(source)
-        kind = SpeechClassifier
+    safe = {"trust_remote_code": False}
+    is_text = modality == "text"
+    kind = (
+        AutoModelForSequenceClassification
+        if is_text
+        else AutoModelForAudioClassification
+    )
+    model = kind.from_pretrained(source, **safe)
     if labels is None:
         labels = [name for _, name in sorted(model.config.id2label.items())]
+    if is_text:
+        processor = load_tokenizer(tokenizer or source, model)
+    else:
+        processor = AutoFeatureExtractor.from_pretrained(source, **safe)
     try:
-        return kind(model.to(device), processor, labels)
+        if is_text:
+            return TextClassifier(
+                model.to(device), processor, labels, judges_empty
+            )
+        return SpeechClassifier(model.to(device), processor, labels)
     except ValueError as error:
         raise ValueError(
             f"{source}: {error}; name the sentiments of its outputs in order "
@@ -222,17 +280,75 @@ def load_classifier(
         ) from error
 
 
+def load_tokenizer(source: str | Path, model: PreTrainedModel) -> Any:
+    """Load the tokenizer of a text classifier, and see whether it fits.
+
+    Of a folder without a tokenizer's files transformers makes an empty one,
+    with which every text would get the same verdict.
+
+    Arguments
+    ---------
+    source : str or Path
+        A transformers folder, or a name on the Hub.
+    model : transformers.PreTrainedModel
+        Whose tokens it gives.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If its tokens are not those of the model, or it knows no word of a
+        plain sentence.
+    """
+    remedy = (
+        "name the one that the classifier was trained with, a folder or a "
+        "name on the Hub: --text_tokenizer TOKENIZER"
+    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(source), trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise type(error)(
+            f"cannot read a tokenizer from {source} ({error}); {remedy}"
+        ) from error
+    tokens, rows = len(tokenizer), model.config.vocab_size
+    if not (1 - _PADDING) * rows <= tokens <= rows:
+        raise ValueError(
+            f"the tokenizer of {source} has {tokens} tokens, the classifier "
+            f"{rows}: they do not belong together; {remedy}"
+        )
+    if not set(tokenizer(_PLAIN)["input_ids"]) - {*tokenizer.all_special_ids}:
+        raise ValueError(
+            f"the tokenizer of {source} knows no word of {_PLAIN!r}; {remedy}"
+        )
+    return tokenizer
+
+
 def find_classifier(folder: str | Path, modality: str) -> Path:
     """Return the one classifier of a modality among the folders in a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where ``text_classifier`` or ``speech_classifier`` is, as the benchmark
+        calls them; without them all folders are searched.
+    modality : str
+        ``"text"`` or ``"speech"``.
 
     Raises
     ------
     FileNotFoundError
         If there is none, or more than one.
     """
+    folder = Path(folder)
+    named = folder / f"{modality}_classifier"
+    if (named / "config.json").is_file():
+        return named
     found = [
         path.parent
-        for path in sorted(Path(folder).glob("**/config.json"))
+        for path in sorted(folder.glob("**/config.json"))
         if _NAMES[modality] & set(_architectures(path))
     ]
     if len(found) != 1:
@@ -248,19 +364,6 @@ def _architectures(path: Path) -> list[str]:
         return json.loads(path.read_text())["architectures"] or []
     except (ValueError, KeyError, TypeError):
         return []
-
-
-def _as_sentiment(label: str) -> str:
-    name = str(label).lower()
-    if name in SENTIMENTS:
-        return name
-    if name in SENTIMENT_OF:
-        return SENTIMENT_OF[name]
-    raise ValueError(
-        f"the label {label!r} is neither a sentiment "
-        f"({', '.join(SENTIMENTS)}) nor a known emotion "
-        f"({', '.join(SENTIMENT_OF)})"
-    )
 
 
 def word_tokenizer(

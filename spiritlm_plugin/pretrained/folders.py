@@ -40,3 +40,49 @@ def local_folder(
 
 def _shipped() -> list[str]:
     return sorted(p.parent.name for p in _SHIPPED.glob("*/hyperparams.yaml"))
+
+
+def check_savedir(
+    savedir: str | Path, folder: str | Path, hparams_file: str
+) -> None:
+    """Refuse a ``savedir`` that holds files of another model.
+
+    SpeechBrain takes what is there already, whatever it is a copy of.
+
+    Arguments
+    ---------
+    savedir : str or Path
+        As of `Pretrained.from_hparams`; it may be missing.
+    folder : str or Path
+        The model's, as of `local_folder`.
+    hparams_file : str
+        In it.
+
+    Raises
+    ------
+    ValueError
+        Naming the file that is not the model's.
+
+    Example
+    -------
+    >>> (tmp / "model").mkdir()
+    >>> for name, text in (("model/a.yaml", "a: 1"), ("a.yaml", "a: 2")):
+    ...     _ = (tmp / name).write_text(text)
+    >>> check_savedir(tmp, tmp / "model", "a.yaml")
+    Traceback (most recent call last):
+        ...
+    ValueError: ...a.yaml is of another model than ...; name another savedir
+    """
+    savedir, folder = Path(savedir), Path(folder).resolve()
+    if not savedir.is_dir() or savedir.resolve() == folder:
+        return
+    own = (folder / hparams_file).read_bytes()
+    for path in sorted(savedir.iterdir()):
+        is_other = path.is_symlink() and path.resolve().parent != folder
+        if path.name == hparams_file and path.is_file():
+            is_other = path.read_bytes() != own
+        if is_other:
+            raise ValueError(
+                f"{path} is of another model than {folder}; name another "
+                "savedir"
+            )

@@ -7,7 +7,7 @@ that it names is on a list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,18 @@ _LISTS = {"!new": _BUILT, "!apply": _CALLED, "!name": _NAMED}
 _PLAIN = {"!ref", "!copy", "!tuple", "!PLACEHOLDER"}
 _YAML = "tag:yaml.org,2002:"
 _TYPES = {"map", "seq", "str", "int", "float", "bool", "null", "merge"}
-# What SpeechBrain imports of a folder, if it is there.
-_CODE = "custom.py"
+_TYPES |= {"timestamp"}
 
 
 class UntrustedError(ValueError):
     """A pretrained folder that would run code of its own."""
 
 
-def check_folder(folder: str | Path, hparams_file: str) -> None:
+def check_folder(
+    folder: str | Path,
+    hparams_file: str,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
     """Refuse a pretrained folder that names code other than is on the list.
 
     On it are torch modules of this package, of SpeechBrain's and torch's own
@@ -53,6 +56,8 @@ def check_folder(folder: str | Path, hparams_file: str) -> None:
         As of `local_folder`.
     hparams_file : str
         In it.
+    overrides : dict, optional
+        With which it is to be loaded.
 
     Raises
     ------
@@ -70,12 +75,10 @@ def check_folder(folder: str | Path, hparams_file: str) -> None:
     spiritlm_plugin.pretrained.trust.UntrustedError: ...line 1: !new:random...
     """
     path = Path(folder) / hparams_file
-    if (path.parent / _CODE).exists():
-        raise UntrustedError(
-            f"{path.parent / _CODE} is code that SpeechBrain would run; read "
-            "it, then load the folder with trust=True, or delete it"
-        )
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"cannot read {path} as YAML: {error}") from error
     for tag, line in _tags(text, path):
         if not _is_allowed(tag):
             raise UntrustedError(
@@ -84,7 +87,8 @@ def check_folder(folder: str | Path, hparams_file: str) -> None:
                 "you have read it, load it with trust=True"
             )
     # What HyperPyYAML makes of it, references resolved, is what is loaded.
-    for tag, _ in _tags(resolve_references(text).getvalue(), path):
+    resolved = resolve_references(text, dict(overrides or {})).getvalue()
+    for tag, _ in _tags(resolved, path):
         if not _is_allowed(tag):
             raise UntrustedError(f"{path}: {tag} stands behind a reference")
 
@@ -93,7 +97,7 @@ def _tags(text: str, path: Path) -> Iterator[tuple[str, int]]:
     """Yield the tag of each value, and its line."""
     try:
         waiting: list[Any] = [ruamel.yaml.YAML(pure=True).compose(text)]
-    except ruamel.yaml.error.MarkedYAMLError as error:
+    except ruamel.yaml.YAMLError as error:
         raise ValueError(f"cannot read {path} as YAML: {error}") from error
     seen = set()
     while waiting:
@@ -106,9 +110,15 @@ def _tags(text: str, path: Path) -> Iterator[tuple[str, int]]:
             continue
         if node is None:
             continue
-        yield str(node.tag), node.start_mark.line + 1
+        tag, line = str(node.tag), node.start_mark.line + 1
+        yield tag, line
         if not isinstance(node.value, str):
             waiting.append(node.value)
+        elif "!" in node.value and (
+            tag == "!tuple" or node.value.startswith("(")
+        ):
+            # HyperPyYAML reads what stands in a tuple again, with all tags.
+            yield f"!tuple {node.value}", line
 
 
 def _is_allowed(tag: str) -> bool:

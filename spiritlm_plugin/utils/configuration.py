@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import ruamel.yaml
 import yaml
@@ -16,6 +16,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from speechbrain.utils.run_opts import RunOptions
 from typing_extensions import NotRequired, TypedDict
 
+# What HyperPyYAML raises where it resolves references.
+_UNRESOLVED = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 _REFERENCE = re.compile(r"<(\w+)[^<>]*>")
 # What stands for a value that HyperPyYAML builds, and for one that is missing.
 _BUILT, _PLACEHOLDER = object(), object()
@@ -41,7 +52,7 @@ class TrainingSettings(Settings):
     """What a `TrainingBrain` reads; see there."""
 
     number_of_epochs: int
-    best: dict[str, str]
+    best: dict[Literal["min", "max"], str]
     epoch_counter: Any
     train_logger: Any
     checkpointer: Any
@@ -56,7 +67,8 @@ def check_configuration(
 ) -> dict[str, Any]:
     r"""Compare a YAML file and what overrides it with what a recipe reads.
 
-    Nothing is built or imported.
+    Nothing is built or imported, but for what ``!applyref:`` names, which
+    HyperPyYAML calls where it resolves references.
 
     Arguments
     ---------
@@ -97,7 +109,10 @@ def check_configuration(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such YAML file: {path}")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8: {error}") from error
     hints = get_type_hints(schema, include_extras=True)
     values = _read(path, text)
     known = {*values, *_RUN_OPTIONS}
@@ -116,9 +131,10 @@ def check_configuration(
         faults = _wrong_values(values, hints)
     read = {*hints, *_REFERENCE.findall(text), *_RUN_OPTIONS}
     faults += [
-        f"{name} is read by nothing{_nearest(name, hints.keys() - values)}"
+        f"{name} is read by nothing"
+        f"{_nearest(str(name), {*hints, *_RUN_OPTIONS} - values.keys())}"
         for name in values
-        if name not in read and not name.startswith("__")
+        if name not in read and not str(name).startswith("__")
     ]
     if faults:
         raise ConfigurationError("\n  ".join([f"{path}:", *faults]))
@@ -147,20 +163,33 @@ def check_arguments(arguments: Iterable[str]) -> None:
         ...
     spiritlm_plugin.utils.configuration.ConfigurationError: --title=take #3 ...
     """
-    awaits_value = False
+    places = 1  # for values behind a name; first, for the YAML file
+    is_file = True
     for argument in arguments:
-        is_name = argument.startswith("--")
         name, equals, value = argument.partition("=")
-        if is_name:
-            _check_name(name[len("--") :])
+        if argument.startswith("--"):
+            option = name[len("--") :]
+            _check_name(option)
+            places = 0 if equals else _PLACES.get(option, 1)
+            is_file = False
+        elif places:
+            places -= 1
+            value = "" if is_file else argument
+        elif is_file:
+            raise ConfigurationError(
+                f"{argument!r} stands behind no --name; a recipe takes one YAML "
+                "file, then options"
+            )
         else:
-            value = argument if awaits_value else ""
+            raise ConfigurationError(
+                f"{argument!r} stands behind no --name that takes it; write "
+                "--name=value, with quotes around what has blanks"
+            )
         if _loses_its_end(value):
             raise ConfigurationError(
                 f"{argument} is cut at ' #', where a comment of YAML begins; "
                 "put the value into quotes of YAML: \"--name='a #b'\""
             )
-        awaits_value = is_name and not equals
 
 
 def _check_name(name: str) -> None:
@@ -200,14 +229,34 @@ def parse_overrides(text: str) -> dict[str, Any]:
 
 
 _RUN_OPTIONS = frozenset(field.name for field in fields(RunOptions))
+# How many values run options take on the command line, where it is not one.
+_PLACES = {
+    field.name: 0
+    for field in fields(RunOptions)
+    if isinstance(field.default, bool)
+} | {"jit_module_keys": 99, "compile_module_keys": 99}
 
 
-class _PlainLoader(ruamel.yaml.Loader):
+class _PlainLoader(ruamel.yaml.SafeLoader):
     """Reads as HyperPyYAML does, and makes nothing of what that would build."""
 
 
+def _tuple(loader: Any, node: Any) -> Any:
+    """Return the values of a tuple, unless something is built in it."""
+    text = loader.construct_scalar(node).strip()[1:-1]
+    try:
+        return tuple(yaml.safe_load(f"[{text}]"))
+    except yaml.YAMLError:
+        return _BUILT
+
+
 _PlainLoader.add_multi_constructor("!", lambda *_: _BUILT)
+_PlainLoader.add_multi_constructor(
+    "tag:yaml.org,2002:python/", lambda *_: _BUILT
+)
 _PlainLoader.add_constructor("!PLACEHOLDER", lambda *_: _PLACEHOLDER)
+_PlainLoader.add_constructor("!tuple", _tuple)
+_PlainLoader.add_implicit_resolver("!tuple", re.compile(r"^\(.*\)$"), ["("])
 
 
 def _read(
@@ -226,9 +275,13 @@ def _read(
         raise ConfigurationError(
             f"cannot read {path} as YAML: {_where(error)}"
         ) from error
-    except (ValueError, KeyError, SyntaxError) as error:
+    except ruamel.yaml.YAMLError as error:
         raise ConfigurationError(
-            f"cannot resolve the references of {path}: {error}"
+            f"cannot read {path} as YAML: {error}"
+        ) from error
+    except _UNRESOLVED as error:
+        raise ConfigurationError(
+            f"cannot resolve references and overrides of {path}: {error}"
         ) from error
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} holds no names with values")
@@ -267,8 +320,8 @@ def _say(name: str, value: Any, hint: Any, error: ValidationError) -> str:
     kinds = {fault["type"] for fault in error.errors()}
     if "list_type" in kinds and isinstance(value, str):
         return f'{words}; write a list: "--{name}=[{value}]"'
-    if "string_type" in kinds and isinstance(value, (int, float)):
-        return f"{words}; put it into quotes of YAML: \"--{name}='{value}'\""
+    if "string_type" in kinds and not isinstance(value, (dict, list)):
+        return f"{words}; put it into quotes of YAML: \"--{name}='...'\""
     places = {
         ".".join(map(str, fault["loc"])): fault["msg"]
         for fault in error.errors()

@@ -5,6 +5,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -408,3 +409,173 @@ def test_other_datasets(manifests, folders, tmp_path, dataset):
     assert len(accuracy) == 2
     for cells in accuracy.values():
         assert list(cells) == ["S"] and cells["S"]["groups"] == 2
+
+
+STORIES = {"17": 9600, "a-3": 16000}
+WHOLE = {
+    "correct": "The boats lay by. All men saw the shore.",
+    "incorrect": "The boats lay by. All men saw a tree.",
+}
+
+
+def prepare(corpus, *options):
+    path = RECIPES / corpus / "comprehension" / f"{corpus.lower()}_prepare.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    getattr(module, f"prepare_{corpus.lower()}")(*options)
+
+
+def write_recording(path, wav, text=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wav, 16000)
+    if text is not None:
+        path.with_suffix(".txt").write_text(text)
+
+
+@pytest.fixture
+def stories(recording, tmp_path):
+    """Whole stories and, of the same sound, contexts and endings apart."""
+    samples, _ = soundfile.read(recording)
+    root = tmp_path / "data"
+    for number, (story, start) in enumerate(STORIES.items()):
+        context, rest = "The boats lay by.", samples[start : start + 12000]
+        for k, (ending, text) in enumerate(WHOLE.items()):
+            wav = rest[: 10000 + 2000 * k][:: 1 - 2 * k]
+            whole = root / f"sSC/{2 * number + k}_{story}_{ending}.wav"
+            write_recording(whole, np.concatenate([samples[:start], wav]), text)
+            apart = root / "multi" / "ann" / f"{story}_{ending}.wav"
+            text = text.removeprefix(context).strip()
+            write_recording(apart, wav, text)
+        mutual = root / "multi" / "ann" / f"{story}_mutual.wav"
+        write_recording(mutual, samples[:start], context)
+    return root
+
+
+def align(manifests, folder):
+    """Write word times as an aligner does; endings start where they do."""
+    items = json.loads((manifests / "test_storycloze.json").read_text())
+    for item in items.values():
+        start, words = STORIES[item["story"]] / 16000, item["text"].split()
+        times = [start * i / 4 for i in range(4)]
+        times += [start + 0.1 * i for i in range(len(words) - 4)]
+        item["words"] = [[w, t, t + 0.05] for w, t in zip(words, times)]
+    folder.mkdir()
+    write(folder, "storycloze", items)
+
+
+MODALITY_OPTION = "--modalities=[S, T, T2S, S2T]"
+TASKS_OPTION = (
+    "--tasks={topic-StoryCloze: null, "
+    "multi: {manifest: multi, wrong: incorrect}}"
+)
+
+
+def test_spoken_storycloze(stories, folders, models, tmp_path):
+    """From the files as they are to the likelihoods of all modalities."""
+    manifests, aligned = tmp_path / "manifests", tmp_path / "aligned"
+    recipe, output = RECIPES / "StoryCloze" / "comprehension", tmp_path / "out"
+    prepare("StoryCloze", stories, manifests)
+    command = arguments(
+        manifests,
+        folders["base"],
+        output,
+        TASKS_OPTION,
+        MODALITY_OPTION,
+        yaml=recipe,
+    )
+    align(manifests, aligned)
+    prepare("StoryCloze", stories, manifests, aligned)
+    load_script(recipe).main(command)
+    accuracy = summary(output)["accuracy"]
+    assert list(accuracy) == ["StoryCloze", "multi"]
+    for cells in accuracy.values():
+        assert list(cells) == ["S", "T", "T2S", "S2T"]
+        assert all(cell["groups"] == 2 for cell in cells.values())
+    found, lm = likelihoods(output), models["base"]
+    for number, (story, start) in enumerate(STORIES.items()):
+        for k, (ending, text) in enumerate(WHOLE.items()):
+            whole = f"{2 * number + k}_{story}_{ending}"
+            apart = f"ann/{story}_{ending}"
+            wav = read_audio(stories / "sSC" / f"{whole}.wav")
+            part = read_audio(stories / "multi" / f"{apart}.wav")
+            units, context, alone = lm.encode_batch([wav, wav[:start], part])
+            first, rest = text[:17], text[18:]
+            for name, speech in (
+                (whole, units.cut(start / 16000)),
+                (apart, alone),
+            ):
+                for modality, prompt, continuation in (
+                    ("T2S", Text(first), Speech(speech)),
+                    ("S2T", Speech(context), Text(rest)),
+                ):
+                    sums, counts = lm.log_likelihood([prompt], [continuation])
+                    assert found[name, modality] == (
+                        pytest.approx(float(sums), abs=1e-4),
+                        int(counts),
+                    )
+                # The whole story is scored, whether or not times are known.
+                sums = score_whole(lm, Speech(units))
+                assert found[name, "S"] == sums
+                assert found[name, "T"] == score_whole(lm, Text(text))
+
+
+def score_whole(lm, segment):
+    _, continuation = lm.vocabulary.encode_continuation([segment])
+    ids = lm.vocabulary.encode([segment])
+    head = len(ids) - len(continuation)
+    with torch.inference_mode():
+        total = lm.mods.language_model.log_likelihood(
+            [ids[:head]], [ids[head:]]
+        )
+    return pytest.approx(float(total), abs=1e-4), len(continuation)
+
+
+def test_storycloze_without_word_times(stories, folders, tmp_path):
+    """S and T need none; what T2S needs is said."""
+    prepare("StoryCloze", stories, tmp_path)
+    recipe, output = RECIPES / "StoryCloze" / "comprehension", tmp_path / "out"
+    command = arguments(tmp_path, folders["base"], output, yaml=recipe)
+    tasks = "--tasks={topic-StoryCloze: null}"
+    with pytest.raises(ManifestError, match="ending_start comes of word times"):
+        load_script(recipe).main([*command, tasks, MODALITY_OPTION])
+    load_script(recipe).main([*command, tasks, "--modalities=[S, T]"])
+    assert list(summary(output)["accuracy"]["StoryCloze"]) == ["S", "T"]
+
+
+def test_salmon(recording, folders, tmp_path):
+    samples, _ = soundfile.read(recording)
+    for k, part in enumerate(("gender_consistency", "rir_consistency")):
+        for i in range(2):
+            for name in (0, 1):
+                start = 2000 * (k + i + name)
+                wav = samples[start : start + 9000]
+                path = tmp_path / "data" / part / f"sample_{i}_{name}.wav"
+                write_recording(path, wav)
+    prepare("SALMon", tmp_path / "data", tmp_path)
+    recipe, output = RECIPES / "SALMon" / "comprehension", tmp_path / "out"
+    load_script(recipe).main(
+        arguments(tmp_path, folders["base"], output, yaml=recipe)
+    )
+    found = summary(output)
+    parts = found["by"]["SALMon"]["part"]
+    assert list(parts) == ["gender_consistency", "rir_consistency"]
+    for kind in ("sum", "per_token"):
+        for part, cells in parts.items():
+            rows = [
+                row["scores"]
+                for row in predictions(output)
+                if part in row["id"]
+            ]
+            scores = [
+                {s["variant"]: s["sum"] / divisor(s, kind) for s in row}
+                for row in rows
+            ]
+            share = sum(s["correct"] > s["incorrect"] for s in scores) / 2
+            assert cells["S"][kind] == 100 * share
+        mean = sum(cells["S"][kind] for cells in parts.values()) / 2
+        assert found["accuracy"]["SALMon"]["S"][kind] == mean
+
+
+def divisor(score, kind):
+    return score["tokens"] if kind == "per_token" else 1

@@ -74,7 +74,7 @@ def test_values_are_returned_and_nothing_is_built(path):
         ("", ["corpus has no value", "--corpus VALUE"]),
         ("corpus: a\nshot: 1", ["--shot overrides nothing", "mean shots"]),
         ("corpus: a\ndebgu: 1", ["--debgu overrides", "did you mean debug"]),
-        ("corpus: 2024", ["corpus should be str", "2024", "--corpus='2024'"]),
+        ("corpus: 2024", ["corpus should be str", "2024", "--corpus='...'"]),
         ("corpus: a\nsplits: test", ["splits should be list", "[test]"]),
         ("corpus: a\nsplits: [1]", ["splits should be list", "got [1]"]),
         ("corpus: a\nshots: 1.5", ["shots should be int", "1.5"]),
@@ -87,6 +87,10 @@ def test_values_are_returned_and_nothing_is_built(path):
         ("corpus: a\nweights: {text: x}", ["weights", "text", "valid number"]),
         ("corpus: a\nseed: one", ["seed should be int"]),
         ("corpus: a\noutput_folder: 2024", ["output_folder should be str"]),
+        ("corpus: 2024-01-01", ["corpus should be str", "--corpus='...'"]),
+        ("corpus: (old)", ["corpus should be str", "('old',)"]),
+        ("corpus: !!python/tuple [1]\nshots: x", ["shots should be int"]),
+        ("corpus: {a: b}", ["structure of the overrides", "corpus"]),
         ("corpus: [", ["cannot read the overrides as YAML", "line"]),
         ("corpus", ["--name=value", "'corpus'"]),
     ],
@@ -108,11 +112,15 @@ def test_overrides_that_do_not_fit_are_named(path, overrides, words):
         ),
         ("shots: 10", "", ["shots is missing"]),
         ("shots: 10", "shots: ten", ["shots should be int, got 'ten'"]),
-        ("seed: 1986", "", ["cannot resolve the references", "seed"]),
-        ("<width>", "<widht>", ["cannot resolve the references", "widht"]),
+        ("seed: 1986", "", ["cannot resolve references", "seed"]),
+        ("<width>", "<widht>", ["cannot resolve references", "widht"]),
         ("shots: 10", "shots: 10\nshots: 9", ["duplicate key", "line"]),
         ("splits: [", "splits: ]", ["as YAML", "line 5"]),
         ("width: 3", "width: 3\nbatch: 2", ["batch is read by nothing"]),
+        ("width: 3", "width: 3\n7: 2", ["7 is read by nothing"]),
+        ("width: 3", "width: 3\nmax_grad_nrom: 2", ["mean max_grad_norm?"]),
+        ("* 2", "/ 0", ["cannot resolve references"]),
+        ("<rate> * 2", "<rate> * 2\nx: !include:no.yaml", ["no.yaml"]),
     ],
 )
 def test_faults_of_a_file_are_named(path, old, new, words):
@@ -162,6 +170,33 @@ def test_what_yaml_keeps_is_not(argument):
 def test_names_that_speechbrain_would_complete_are_refused(argument, option):
     with pytest.raises(ConfigurationError, match=f"run option --{option}"):
         check_arguments(["train.yaml", argument])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--text=a", "b"], ["--debug", "b"], ["--text", "a", "b"]]
+)
+def test_words_behind_no_name_are_refused(arguments):
+    with pytest.raises(ConfigurationError, match="'b' stands behind no --name"):
+        check_arguments(["train.yaml", *arguments])
+    with pytest.raises(ConfigurationError, match="one YAML file"):
+        check_arguments(["train.yaml", "b", *arguments])
+
+
+def test_what_is_best_is_a_minimum_or_a_maximum(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        "seed: 1\nnumber_of_epochs: 1\noutput_folder: x\ncorpus: x\n"
+        "best: {mni: loss}\nepoch_counter: null\ntrain_logger: null\n"
+        "checkpointer: null\n"
+    )
+    with pytest.raises(ConfigurationError, match="mni"):
+        check_configuration(path, {}, Run)
+
+
+def test_a_file_that_is_no_text_is_named(path):
+    path.write_bytes(b"seed: \xff")
+    with pytest.raises(ConfigurationError, match="evaluate.yaml is not UTF-8"):
+        check(path)
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"])))

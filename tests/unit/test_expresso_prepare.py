@@ -182,6 +182,21 @@ def test_one_style_is_that_of_both_speakers(corpus, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("marked", "text"),
+    [
+        ("I *never* said *that*.", "I never said that."),
+        ("*Two words* first", "Two words first"),
+        ("**Loud**er", "Louder"),
+        ("3 * 4 is *twelve*, no?", "3 * 4 is twelve, no?"),
+    ],
+)
+def test_marks_of_emphasis_are_no_text(corpus, tmp_path, marked, text):
+    put(corpus, "read_transcriptions.txt", f"ex01_happy_00001\t{marked}")
+    prepare.prepare_expresso(corpus, tmp_path)
+    assert read(tmp_path, "train")["ex01_happy_00001"]["text"] == text
+
+
 def test_a_part_of_a_sentence_has_no_text(corpus, tmp_path):
     put(corpus, "splits/train.txt", "ex01_happy_00001 (0.25s,)")
     prepare.prepare_expresso(corpus, tmp_path)

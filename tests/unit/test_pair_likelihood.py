@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.metrics.pair_likelihood import Scored, pair_accuracy
+from spiritlm_plugin.metrics.pair_likelihood import (
+    Scored,
+    item_accuracies,
+    pair_accuracy,
+)
 
 NUMBERS = st.integers(-50, -1).map(float)
 VARIANTS = st.tuples(NUMBERS, st.integers(1, 9))
@@ -45,6 +49,34 @@ def test_by_hand():
     # -2 and -3 against -4 and -3: 3.5 of 4; b loses, -3.5 against -2.
     expected = {"sum": (1.5 / 4 + 1) / 2, "per_token": 3.5 / 4 / 2}
     assert found == {**expected, "groups": 2}
+
+
+def test_groups_of_an_item_are_averaged_first():
+    """A word in three voices counts as much as a word in one."""
+    wins = {("a", 1): 1, ("a", 2): 0, ("a", 3): 0, ("b", 1): 1}
+    variants = [
+        Scored(
+            (item, voice), correct, -1.0 if correct == won else -2.0, 1, item
+        )
+        for (item, voice), won in wins.items()
+        for correct in (True, False)
+    ]
+    found = pair_accuracy(variants)
+    assert found == {"sum": 2 / 3, "per_token": 2 / 3, "groups": 4}
+    assert item_accuracies(variants) == {
+        "a": {"sum": 1 / 3, "per_token": 1 / 3},
+        "b": {"sum": 1, "per_token": 1},
+    }
+
+
+def test_a_group_of_two_items():
+    with pytest.raises(ValueError, match="'cat' are of 2 items"):
+        pair_accuracy(
+            [
+                Scored("cat", True, -1.0, 1, "a"),
+                Scored("cat", False, -1.0, 1, "b"),
+            ]
+        )
 
 
 @given(GROUPS)

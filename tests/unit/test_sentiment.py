@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from spiritlm_plugin.metrics.sentiment import (
     most_common,
     read_predictions,
     sentiment_accuracy,
+    sentiment_intervals,
     write_predictions,
 )
 from spiritlm_plugin.metrics.sentiment_classifiers import (
@@ -27,6 +29,7 @@ from spiritlm_plugin.metrics.sentiment_classifiers import (
     TextClassifier,
     find_classifier,
     load_classifier,
+    load_tokenizer,
     word_tokenizer,
 )
 
@@ -83,10 +86,11 @@ def test_predictions_that_do_not_fit():
 def test_prediction_files(tmp_path):
     path = tmp_path / "s2t.jsonl"
     big = "4792320029370491913"
-    write_predictions(path, {big: "positive", "x": None})
+    write_predictions(path, {big: "positive", "-3": None})
     lines = path.read_text().splitlines()
     assert lines[0] == f'{{"id": {big}, "pred": "positive"}}'
-    assert read_predictions(path) == {big: "positive", "x": None}
+    assert lines[1] == '{"id": -3, "pred": null}'
+    assert read_predictions(path) == {big: "positive", "-3": None}
     path.write_text(path.read_text() + lines[0])
     with pytest.raises(PredictionFileError, match=f"{big} twice.*line 3"):
         read_predictions(path)
@@ -96,6 +100,58 @@ def test_prediction_files(tmp_path):
             read_predictions(path)
     with pytest.raises(FileNotFoundError, match="no such file of pred"):
         read_predictions(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("other", ["x", str(2**63), str(-(2**63) - 1), "007"])
+def test_ids_of_a_file_are_of_one_type(tmp_path, other):
+    path = tmp_path / "s2t.jsonl"
+    write_predictions(path, {"-17": "positive", other: "neutral"})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["-17", other]
+
+
+def test_a_number_is_the_same_id_as_its_digits(tmp_path):
+    path = tmp_path / "s2t.jsonl"
+    path.write_text('{"id": -17, "pred": "Happy"}\n{"id": "18", "pred": null}')
+    assert read_predictions(path) == {"-17": "positive", "18": None}
+    path.write_text(path.read_text() + '\n{"id": "-17", "pred": "sad"}')
+    with pytest.raises(PredictionFileError, match="-17 twice.*line 3"):
+        read_predictions(path)
+    for fault in ('"pred": "furious"', '"id": 4.5e18', '"id": true'):
+        path.write_text(f'{{"id": 1, "pred": "sad", {fault}}}')
+        with pytest.raises(PredictionFileError, match="cannot read line 1"):
+            read_predictions(path)
+
+
+def test_intervals_are_by_speaker():
+    names = ["positive", "negative"]
+    records = [
+        Record(f"{speaker}{i}", "emov", "positive", "a", speaker)
+        for speaker in ("bea", "sam")
+        for i in range(50)
+    ]
+    # One speaker is always understood, the other never.
+    run = {r.id: names[r.speaker == "sam"] for r in records}
+    assert sentiment_intervals(records, [run])["all"] == (0, 100)
+    alone = [replace(record, speaker=None) for record in records]
+    low, high = sentiment_intervals(alone, [run])["all"]
+    assert 35 < low < 50 < high < 65
+    # Datasets weigh the same, whatever their size.
+    small = Record("x", "expresso", "neutral", "a", "ex01")
+    other = Record("y", "expresso", "neutral", "a", "ex02")
+    found = sentiment_intervals(
+        [*records, small, other], [run | {"x": "neutral", "y": "neutral"}]
+    )
+    assert found["expresso"] == (100, 100)
+    assert sentiment_intervals([small], [{"x": "neutral"}])["all"] is None
+
+
+def test_records_without_words_may_be_left_out():
+    records = [*RECORDS, Record("7", "expresso", "neutral", "")]
+    left_out = sentiment_accuracy(records, [GOLD])
+    assert left_out["expresso"]["mean"] == 100
+    judged = sentiment_accuracy(records, [GOLD | {"7": "positive"}])
+    assert judged["expresso"]["mean"] == pytest.approx(200 / 3)
 
 
 def test_score_of_another_system(tmp_path, capsys):
@@ -181,6 +237,57 @@ def test_folders_are_found_and_loaded(text_model, speech_model, tmp_path):
     assert {found[0], found[2]} <= set(names)
     with pytest.raises(ValueError, match="3 outputs, got 2.*--text_labels"):
         load_classifier(tmp_path / "a", "text", labels=["sad", "happy"])
+
+
+def test_the_folders_of_the_benchmark_come_first(text_model, tmp_path):
+    for name in ("text_classifier", "old"):
+        text_model[0].save_pretrained(tmp_path / name)
+    assert find_classifier(tmp_path, "text") == tmp_path / "text_classifier"
+
+
+def test_the_best_known_label_counts(text_model, caplog):
+    model, tokenizer = text_model
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias[:] = torch.tensor([1.0, 3.0, 2.0])
+    labels = ["angry", "disgusted", "Amused"]
+    classify = TextClassifier(model, tokenizer, labels)
+    assert "labels disgusted mean no sentiment" in caplog.text
+    assert classify(["the cat", ""]) == ["positive", None]
+    classify = TextClassifier(model, tokenizer, labels, judges_empty=True)
+    assert classify(["the cat", ""]) == ["positive", "positive"]
+
+
+def test_tokenizers_that_do_not_fit(text_model, tmp_path):
+    model, tokenizer = text_model
+    for saved, folder in (
+        (tokenizer, "fits"),
+        (word_tokenizer(["the cat"], 16), "small"),
+        (word_tokenizer(["the cat sat down all day long now"], 16), "large"),
+        (word_tokenizer(["het vroor vannacht erg koud buiten"], 16), "dutch"),
+    ):
+        saved.save_pretrained(tmp_path / folder)
+    assert len(load_tokenizer(tmp_path / "fits", model)) == len(tokenizer)
+    for folder, message in (
+        ("small", "small has 6 tokens, the classifier 11"),
+        ("large", "large has 12 tokens, the classifier 11"),
+        ("none", "cannot read a tokenizer from .*none"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message) as caught:
+            load_tokenizer(tmp_path / folder, model)
+        assert "--text_tokenizer" in str(caught.value)
+    dutch = word_tokenizer(["het vroor vannacht erg koud buiten"], 16)
+    assert dutch("this day")["input_ids"].count(dutch.unk_token_id) == 2
+    config = BertConfig(
+        vocab_size=10,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+    )
+    other = BertForSequenceClassification(config)
+    with pytest.raises(ValueError, match="dutch knows no word of 'this is"):
+        load_tokenizer(tmp_path / "dutch", other)
 
 
 def test_labels_and_rates_that_do_not_fit(text_model, speech_model):

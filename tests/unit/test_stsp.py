@@ -83,6 +83,37 @@ def test_records_that_cannot_be_used(archive, row, message):
         found.records(["emov"], "test", "speech")
 
 
+def test_ids_negative_and_in_strings(archive):
+    found = archive("emov/emov.test", spoken(-17), spoken("-4792320029370491"))
+    records = found.records(["emov"], "test", "speech")
+    assert [r.id for r in records] == ["-17", "-4792320029370491"]
+    assert {r.speaker for r in records} == {"sam"}
+    found = archive("emov/emov.test", spoken(-17), spoken("-17"))
+    with pytest.raises(ArchiveError, match="id -17 of emov.test is there 2"):
+        found.records(["emov"], "test", "speech")
+
+
+def test_a_stated_sentiment_needs_no_known_emotion(archive):
+    row = spoken(1, "sleepy", sentiment="neutral")
+    [record] = archive("emov/emov.test", row).records(
+        ["emov"], "test", "speech"
+    )
+    assert record.sentiment == "neutral"
+
+
+def test_texts_without_words_are_counted(archive, caplog):
+    rows = [{"id": i, "sentiment": "neutral"} for i in range(4)]
+    rows[0]["asr"], rows[1]["asr"], rows[2]["asr"] = "oh", " ", None
+    found = archive("expresso/expresso_asr.test", *rows)
+    records = found.records(["expresso_asr"], "test", "text")
+    assert [r.prompt for r in records] == ["oh", "", "", ""]
+    assert [r.has_words for r in records] == [True, False, False, False]
+    assert "has 3 of 4 records without words, such as 1" in caplog.text
+    found = archive("expresso/expresso_asr.test", rows[0] | {"asr": 5})
+    with pytest.raises(ArchiveError, match="its asr is 5"):
+        found.records(["expresso_asr"], "test", "text")
+
+
 def test_damaged_recordings(archive, tmp_path):
     (tmp_path / "data" / "emov" / "b.wav").write_bytes(b"RIFF")
     soundfile.write(tmp_path / "data" / "emov" / "c.wav", [0.1] * 99, 16000)
@@ -118,8 +149,14 @@ def test_shots_are_balanced_and_depend_on_the_seed(archive):
     for count in (3, 6, 9):
         drawn = found.draw_shots("s2t", count, seed=1)
         assert set(Counter(s.sentiment for s in drawn).values()) == {count // 3}
+        each = count // 3
+        assert [s.sentiment for s in drawn] == [
+            s for s in SENTIMENTS for _ in range(each)
+        ]
         assert drawn == found.draw_shots("s2t", count, seed=1)
         assert len({shot.id for shot in drawn}) == count
+    # One more of each than goes into a number that three does not divide.
+    assert len(found.draw_shots("s2t", 4, seed=1)) == 6
     others = {
         tuple(shot.id for shot in found.draw_shots("s2t", 3, seed))
         for seed in range(9)

@@ -30,6 +30,7 @@ def test_what_ships_is_on_the_list(name):
     [
         "a: 1\nb: [x, 1.5, null, true]\nc: {d: !ref <a> + 1}\ne: !copy <b>",
         "a: (1, 2)\nb: !tuple (3, 4)",
+        "trained: 2026-01-02",
         "a: &x {b: 1}\nc: *x\nd: {<<: *x}",
         "a: !new:torch.nn.Linear {in_features: 1, out_features: 2}",
         "a: !new:speechbrain.nnet.linear.Linear {n_neurons: 1, input_size: 2}",
@@ -64,6 +65,13 @@ def test_plain_values_and_modules_are_allowed(tmp_path, text):
         ("a: !apply:torch.nn.Linear [1, 1]", "!apply:torch.nn.Linear"),
         ("a: !new:spiritlm_plugin.lobes.nothing.Here []", "nothing"),
         ("a: !name:spiritlm_plugin.lobes.pitch.FCPE", "!name"),
+        ("a: (!!python/name:builtins.len , 2)", "python/name:builtins.len"),
+        ('a: !tuple "(!!python/name:builtins.len , 2)"', "builtins.len"),
+        ('a: "(!!python/name:builtins.len , 2)"', "builtins.len"),
+        (
+            'a: "(!!python"\nb: !ref <a>/name:builtins.len , 2)',
+            "!tuple (!!python",
+        ),
         ("a: {b: &x !new:collections.Counter {}}\nc: *x", "Counter"),
     ],
 )
@@ -107,11 +115,19 @@ def test_what_is_trusted_runs(marked):
     assert mark.exists()
 
 
-def test_code_in_a_folder_is_not_imported(tmp_path):
-    folder = Path(shutil.copytree(SHIPPED, tmp_path / "model"))
-    mark = tmp_path / "mark"
-    (folder / "custom.py").write_text(f"open({str(mark)!r}, 'w')")
-    with pytest.raises(UntrustedError, match="custom.py"):
-        SpeechCodec.from_hparams(folder, "hyperparams_base.yaml")
-    assert not mark.exists()
-    SpeechCodec.from_hparams(folder, "hyperparams_base.yaml", trust=True)
+def test_overrides_are_those_that_are_loaded(tmp_path):
+    path = tmp_path / "hyperparams.yaml"
+    path.write_text("a: !PLACEHOLDER\nb: !ref <a>, 2)")
+    check_folder(tmp_path, path.name, {"a": "(1"})
+    with pytest.raises(UntrustedError, match="behind a reference"):
+        check_folder(tmp_path, path.name, {"a": "(!!python/name:builtins.len"})
+
+
+def test_a_savedir_of_another_model_is_refused(marked, tmp_path):
+    folder, _ = marked
+    savedir = tmp_path / "saved"
+    name = "hyperparams_base.yaml"
+    for _ in range(2):
+        SpeechCodec.from_hparams("tinyspeech", name, savedir=savedir)
+    with pytest.raises(ValueError, match="of another model.*another savedir"):
+        SpeechCodec.from_hparams(folder, name, savedir=savedir, trust=True)

@@ -3,7 +3,8 @@
 python evaluate.py hparams/evaluate.yaml --manifest_folder FOLDER --model MODEL
 
 Compares the stories of spoken StoryCloze and topic-StoryCloze, with the right
-ending and the other one, by log-likelihood in speech (S).
+ending and the other one, by log-likelihood: in speech (S), in text (T), speech after
+text (T2S) and text after speech (S2T).
 Writes predictions.jsonl, summary.json and report.md. Runs under torchrun, and
 goes on where it was stopped.
 """
@@ -13,8 +14,8 @@ from functools import partial
 import torch
 
 from spiritlm_plugin.evaluation.comprehension import (
-    ComprehensionSettings,
     Scorer,
+    StorySettings,
     check,
     load_groups,
     report,
@@ -25,18 +26,23 @@ from spiritlm_plugin.utils.recipes import load_recipe, run
 
 @torch.inference_mode()
 def main(arguments):
-    hparams, run_opts = load_recipe(arguments, ComprehensionSettings)
+    hparams, run_opts = load_recipe(arguments, StorySettings)
     check(hparams)
     groups = load_groups(hparams)
     lm = load_model(hparams, run_opts)
     items = {n: i for group in groups.values() for n, i in group.items()}
     settings = settings_of(hparams, run_opts, lm, items)
     make = partial(
-        Scorer, lm, groups, hparams["modalities"], hparams["batch_size"]
+        Scorer,
+        lm,
+        groups,
+        hparams["modalities"],
+        hparams["batch_size"],
+        hparams["scored"],
     )
     rows = predict(hparams, settings, groups, make)
     if rows is not None:
-        report(hparams, rows)
+        report(hparams, rows, groups)
 
 
 if __name__ == "__main__":

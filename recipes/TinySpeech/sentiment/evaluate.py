@@ -22,6 +22,7 @@ from spiritlm_plugin.evaluation.sentiment import (
     load_classifiers,
     report,
     settings_of,
+    settle,
 )
 from spiritlm_plugin.utils.recipes import load_recipe, run
 
@@ -29,6 +30,7 @@ from spiritlm_plugin.utils.recipes import load_recipe, run
 @torch.inference_mode()
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, SentimentSettings)
+    hparams = settle(hparams, arguments)
     benchmark = Benchmark(hparams)
     device = run_opts.get("device") or infer_device()
     classifiers = load_classifiers(hparams, device)

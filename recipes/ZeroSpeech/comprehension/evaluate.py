@@ -36,7 +36,7 @@ def main(arguments):
     )
     rows = predict(hparams, settings, groups, make)
     if rows is not None:
-        report(hparams, rows)
+        report(hparams, rows, groups)
 
 
 if __name__ == "__main__":

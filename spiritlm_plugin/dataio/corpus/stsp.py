@@ -7,6 +7,8 @@ in the same modality or the other one (Nguyen et al., "SpiRit-LM", TACL 2025).
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +18,10 @@ from random import Random
 from typing import Any, NamedTuple
 
 from spiritlm_plugin.dataio.audio.reading import audio_seconds
-from spiritlm_plugin.dataio.units.prompts import draw_shots
 from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
 from spiritlm_plugin.utils.seeds import derive_seed
+
+logger = logging.getLogger(__name__)
 
 SENTIMENTS = ("negative", "neutral", "positive")
 SENTIMENT_OF = {
@@ -30,6 +33,7 @@ SENTIMENT_OF = {
     "neutral": "neutral",
 }
 MODALITIES = ("text", "speech")
+_NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
 
 
 class Direction(NamedTuple):
@@ -59,19 +63,27 @@ class Record:
     Arguments
     ---------
     id : str
-        As predictions name it; numbers become strings.
+        As predictions name it; see `record_id`.
     dataset : str
         Such as ``"emov"``.
     sentiment : str
         Of `SENTIMENTS`.
     prompt : str or Path
-        A text, or a recording.
+        A text, which is empty where the archive has no words, or a recording.
+    speaker : str, optional
+        Where the archive names one.
     """
 
     id: str
     dataset: str
     sentiment: str
     prompt: str | Path
+    speaker: str | None = None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there is anything to continue."""
+        return self.prompt != ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,8 @@ class STSPArchive:
     It holds ``data`` (audio), ``model`` (classifiers) and ``manifest``, with
     ``<folder>/<dataset>.<split>.jsonl`` and
     ``few_shot/{t2t,t2s,s2s,s2t}.jsonl``. Whatever is read is checked, so that
-    nothing is computed on records that cannot be used.
+    nothing is computed on records that cannot be used. Texts without words are
+    among the real ones; they are records like others, counted in a warning.
 
     Arguments
     ---------
@@ -158,7 +171,18 @@ class STSPArchive:
         found: list[Record] = []
         for dataset in datasets:
             read = partial(self._record, dataset, modality)
-            found += _read_lines(self._manifest(dataset, split), read)
+            records = _read_lines(self._manifest(dataset, split), read)
+            silent = [record.id for record in records if not record.has_words]
+            if silent:
+                logger.warning(
+                    "%s.%s has %d of %d records without words, such as %s",
+                    dataset,
+                    split,
+                    len(silent),
+                    len(records),
+                    silent[0],
+                )
+            found += records
         counts = Counter(record.id for record in found)
         twice = [r for r in found if counts[r.id] > 1]
         if twice:
@@ -185,29 +209,32 @@ class STSPArchive:
         return self._shots[direction]
 
     def draw_shots(self, direction: str, count: int, seed: int) -> list[Shot]:
-        """Draw shots, balanced over the sentiments, in any order.
+        """Draw shots as the benchmark does: as many of each sentiment.
+
+        The negative ones stand first, then the neutral, then the positive. Of
+        a number that three does not divide, one more of each is drawn than
+        goes into it.
 
         Raises
         ------
         ArchiveError
             If there are too few of a sentiment; otherwise as `shots`.
         """
-        if not count:
-            return []
-        pool = {shot.id: shot for shot in self.shots(direction)}
-        labels = {name: shot.sentiment for name, shot in pool.items()}
-        held = Counter(labels.values())
-        for sentiment in SENTIMENTS:
-            if held[sentiment] < -(-count // len(SENTIMENTS)):
+        each, drawn = -(-count // len(SENTIMENTS)), []
+        for sentiment in SENTIMENTS if count else ():
+            pool = [
+                s for s in self.shots(direction) if s.sentiment == sentiment
+            ]
+            if len(pool) < each:
                 raise ArchiveError(
-                    f"{self._shot_file(direction)} has {held[sentiment]} "
+                    f"{self._shot_file(direction)} has {len(pool)} "
                     f"{sentiment} shots, too few for {count} balanced ones; "
                     "add some, or lower the number of shots"
                 )
-        names = draw_shots(labels, count, seed, labels)
-        # A class that is always shown last would be preferred.
-        Random(derive_seed(seed, count, "order")).shuffle(names)
-        return [pool[name] for name in names]
+            # A run's 3 shots are among its 6.
+            Random(derive_seed(seed, "shots", sentiment)).shuffle(pool)
+            drawn += pool[:each]
+        return drawn
 
     def _manifest(self, dataset: str, split: str) -> Path:
         name = f"{dataset}.{split}.jsonl"
@@ -227,12 +254,14 @@ class STSPArchive:
         self, dataset: str, modality: str, row: dict, number: int
     ) -> Record:
         spoken = modality == "speech"
+        speaker = row.get("speaker")
         return Record(
-            _id(row),
+            record_id(row.get("id")),
             dataset,
             # What a voice expresses is not what its words say.
             _sentiment(row, spoken),
-            self._part(row, "wav_path" if spoken else "asr", modality),
+            self._part(row, "wav_path", modality) if spoken else _words(row),
+            None if speaker is None else str(speaker),
         )
 
     def _shot(self, direction: Direction, row: dict, number: int) -> Shot:
@@ -299,30 +328,76 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _id(row: dict) -> str:
-    name = row.get("id")
-    if isinstance(name, bool) or not isinstance(name, (int, str)):
-        raise ValueError(f"its id is {name!r}, not a number or a string")
-    return str(name)
+def record_id(value: Any) -> str:
+    """Return an id as it is compared: a number, as a string or not, is one.
+
+    Arguments
+    ---------
+    value : int or str
+        The benchmark's are signed numbers of 64 bits.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+
+    Example
+    -------
+    >>> record_id(-17), record_id("-17"), record_id("a17")
+    ('-17', '-17', 'a17')
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"its id is {value!r}, not a number or a string")
+    name = str(value).strip()
+    return str(int(name)) if _NUMBER.fullmatch(name) else name
+
+
+def sentiment_of(label: Any) -> str | None:
+    """Return the sentiment that a label means, None if it is unknown.
+
+    Arguments
+    ---------
+    label : str
+        A sentiment or an emotion, in any case.
+
+    Example
+    -------
+    >>> sentiment_of("Angry"), sentiment_of("neutral"), sentiment_of("sleepy")
+    ('negative', 'neutral', None)
+    """
+    name = str(label).strip().lower()
+    return name if name in SENTIMENTS else SENTIMENT_OF.get(name)
+
+
+def _words(row: dict) -> str:
+    """Return the text of a record; some have none."""
+    content = row.get("asr")
+    if content is None:
+        return ""
+    if not isinstance(content, str):
+        raise ValueError(f"its asr is {content!r}")
+    return content.strip()
 
 
 def _sentiment(row: dict, spoken: bool) -> str:
+    """Return the sentiment that is stated, or that the emotion means."""
     sentiment, emotion = row.get("sentiment"), row.get("emotion")
-    if sentiment is None or (spoken and emotion is not None):
-        if emotion not in SENTIMENT_OF:
+    if sentiment is not None and sentiment not in SENTIMENTS:
+        raise ValueError(
+            f"the sentiment {sentiment!r} of record {row.get('id')} is not "
+            f"one of {', '.join(SENTIMENTS)}"
+        )
+    meant = SENTIMENT_OF.get(emotion) if isinstance(emotion, str) else None
+    if sentiment is None:
+        if meant is None:
             raise ValueError(
                 f"the emotion {emotion!r} of record {row.get('id')} is "
                 f"unknown; known are {', '.join(SENTIMENT_OF)}"
             )
-        if sentiment not in (None, SENTIMENT_OF[emotion]):
-            raise ValueError(
-                f"the emotion {emotion!r} of record {row.get('id')} is "
-                f"{SENTIMENT_OF[emotion]}, its sentiment {sentiment!r}"
-            )
-        return SENTIMENT_OF[emotion]
-    if sentiment not in SENTIMENTS:
+        return meant
+    if spoken and meant not in (None, sentiment):
         raise ValueError(
-            f"the sentiment {sentiment!r} of record {row.get('id')} is not "
-            f"one of {', '.join(SENTIMENTS)}"
+            f"the emotion {emotion!r} of record {row.get('id')} is "
+            f"{meant}, its sentiment {sentiment!r}"
         )
     return sentiment

@@ -45,6 +45,8 @@ _VAD = "VAD_segments.txt"
 _TEXTS = "read_transcriptions.txt"
 _CHANNEL = re.compile(r"[\s/_.:-]+ch(?:annel)?[\s_]?([12])(?!\w)")
 _NUMBER = re.compile(r"(\d+(?:\.\d*)?)\s*s?(?![\w.])")
+# Around emphasized words, as in "I *never* said so"; a lone one is left.
+_EMPHASIS = re.compile(r"\*+([^*\s](?:[^*]*[^*\s])?)\*+")
 _RANGE = re.compile(r"\(\s*(\d*\.?\d*)\s*s?\s*,\s*(\d*\.?\d*)\s*s?\s*\)")
 
 
@@ -263,7 +265,12 @@ def read_segments(path: Path) -> dict[str, list[Span]]:
 def _read_texts(path: Path) -> dict[str, str]:
     content = path.read_text(encoding="utf-8", errors="replace")
     pairs = (line.split(maxsplit=1) for line in content.splitlines())
-    return {_stem(pair[0]): pair[1].strip() for pair in pairs if len(pair) == 2}
+    return {_stem(p[0]): _plain(p[1]) for p in pairs if len(p) == 2}
+
+
+def _plain(text: str) -> str:
+    """Return a text without marks of emphasis."""
+    return _EMPHASIS.sub(r"\1", text).strip()
 
 
 def check_disjoint(splits: dict[str, dict[str, list[Span]]]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,26 @@ from spiritlm_plugin.dataio.corpus.preparation import Record
 SPLITS = ("dev", "test")
 # Of each task the column of gold.csv with what is said; it may be missing.
 TEXTS = {"lexical": "word", "syntactic": "transcription"}
-COLUMNS = ("id", "filename", "voice", "correct")
+# What tells items from each other: an id is unique within these only.
+ITEMS = {"lexical": ("id",), "syntactic": ("type", "subtype", "id")}
+COLUMNS = ("filename", "voice", "correct")
+# Columns that a manifest keeps, where a table has them, and of which type.
+_KEPT = {
+    "voice": str,
+    "type": str,
+    "subtype": str,
+    "frequency": int,
+    "length": int,
+}
+IN_VOCABULARY, OOV = "in vocabulary", "OOV"
+# Where the scorer of the challenge divides the frequencies of words.
+_BANDS = (
+    (1, OOV),
+    (5, "1 to 4"),
+    (20, "5 to 19"),
+    (100, "20 to 99"),
+    (math.inf, "100 and more"),
+)
 
 
 def find_labelled(data_folder: str | Path) -> list[tuple[str, str]]:
@@ -62,8 +82,11 @@ def read_zerospeech(
     Yields
     ------
     Record
-        With wav, speaker, pair, correct and perhaps text; the two of a pair
-        have id and voice in common.
+        With wav, speaker, correct and perhaps text. The two of a pair have
+        ``pair`` in common, which stands for an item in a voice, and all voices
+        of an item ``item``. The columns that decide about figures are kept:
+        voice, type, subtype, frequency and length; of an item's word
+        ``vocabulary`` and ``frequency_band`` say how frequent it is.
 
     Raises
     ------
@@ -71,27 +94,79 @@ def read_zerospeech(
         If gold.csv cannot be read.
     """
     path = _gold(Path(data_folder).resolve(), task, split)
-    with open(path, encoding="utf-8", newline="") as file:
+    rows = _read_table(path, (*ITEMS[task], *COLUMNS))
+    items = [_join(row[column] for column in ITEMS[task]) for row in rows]
+    columns = [_columns(path, line, row) for line, row in enumerate(rows, 2)]
+    frequencies = {
+        item: kept["frequency"]
+        for item, kept, row in zip(items, columns, rows)
+        if row["correct"] == "1" and "frequency" in kept
+    }
+    for item, kept, row in zip(items, columns, rows):
+        name = row["filename"].removesuffix(".wav")
+        record: dict[str, Any] = {
+            "wav": path.parent / f"{name}.wav",
+            "speaker": row["voice"],
+            "pair": _join((item, row["voice"])),
+            "item": item,
+            "correct": row["correct"] == "1",
+            **kept,
+        }
+        if item in frequencies:
+            frequency = frequencies[item]
+            record["vocabulary"] = IN_VOCABULARY if frequency >= 1 else OOV
+            record["frequency_band"] = _band(frequency)
+        if row.get(TEXTS[task]):
+            record["text"] = row[TEXTS[task]]
+        yield name, record
+
+
+def _read_table(path: Path, needs: Sequence[str]) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    missing = [c for c in COLUMNS if not rows or c not in rows[0]]
+    missing = [c for c in needs if not rows or c not in rows[0]]
     if missing:
         raise ValueError(
             f"{path} has no rows with {', '.join(missing)}; its columns should "
-            f"be {', '.join(COLUMNS)} and others"
+            f"be {', '.join(needs)} and others"
         )
-    for number, row in enumerate(rows, 2):
-        if row["correct"] not in ("0", "1"):
+    return rows
+
+
+def _columns(path: Path, line: int, row: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is kept of a row, and check it."""
+    if row["correct"] not in ("0", "1"):
+        raise ValueError(
+            f"{path}, line {line}: correct is {row['correct']!r}, not 0 or 1; "
+            "correct the line"
+        )
+    kept: dict[str, Any] = {}
+    for column, kind in _KEPT.items():
+        value = row.get(column)
+        if not value:
+            continue
+        try:
+            kept[column] = kind(float(value)) if kind is int else value
+        except (ValueError, OverflowError):
             raise ValueError(
-                f"{path}, line {number}: correct is {row['correct']!r}, not 0 "
-                "or 1; correct the line"
-            )
-        name = row["filename"].removesuffix(".wav")
-        item: dict[str, Any] = {
-            "wav": path.parent / f"{name}.wav",
-            "speaker": row["voice"],
-            "pair": f"{row['id']}_{row['voice']}",
-            "correct": row["correct"] == "1",
-        }
-        if row.get(TEXTS[task]):
-            item["text"] = row[TEXTS[task]]
-        yield item["wav"].stem, item
+                f"{path}, line {line}: {column} is {value!r}, not a number; "
+                "correct the line"
+            ) from None
+    return kept
+
+
+def _join(parts: Iterable[str]) -> str:
+    """Return one name for several, another one for each others.
+
+    Example
+    -------
+    >>> _join(["a_b", "c"]), _join(["a", "b/c"])
+    ('a_b/c', 'a/b%2Fc')
+    """
+    return "/".join(
+        part.replace("%", "%25").replace("/", "%2F") for part in parts
+    )
+
+
+def _band(frequency: int) -> str:
+    return next(name for end, name in _BANDS if frequency < end)
