@@ -4,6 +4,8 @@
 VENV ?= .venv
 JOBS ?= 2
 AUDIO ?=
+COUNT ?= 1000
+SEED ?= 0
 
 BIN := $(VENV)/bin
 SETUP_FILES := setup.cfg setup.py pyproject.toml spiritlm_plugin.pth
@@ -15,13 +17,17 @@ PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 \
 	python3.11 python3.10; do \
 	$$p -c '$(SUITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help test demo docs bench format clean
+.PHONY: help test demo docs bench fuzz reproduce format clean
 
 help:
 	@echo "make test            lint, check types, run all tests"
 	@echo "make demo [AUDIO=f]  run the demo, on your own recording if given"
 	@echo "make docs            build the docs into docs/_build/html"
 	@echo "make bench           measure the speed of inference and of training"
+	@echo "make reproduce CHECKPOINTS=c DATA=d"
+	@echo "                     the paper's tables, with the released weights"
+	@echo "make fuzz [COUNT=n] [SEED=n]"
+	@echo "                     damaged and strange input, from a seed"
 	@echo "make format          format and fix the sources"
 	@echo "make clean           remove .venv, build products and caches"
 	@echo "Options: PYTHON=python3.11  VENV=.venv  JOBS=2 (test processes)"
@@ -44,6 +50,20 @@ docs: $(VENV)/installed-docs
 bench: $(VENV)/installed-test
 	$(BIN)/python -m tests.benchmarks.benchmark_inference
 	$(BIN)/python -m tests.benchmarks.benchmark_training
+
+reproduce: $(VENV)/installed-eval
+	$(if $(and $(CHECKPOINTS),$(DATA)),,$(error name both: \
+		make reproduce CHECKPOINTS=folder DATA=folder))
+	cd recipes/Paper && $(abspath $(BIN))/python reproduce.py \
+		hparams/reproduce.yaml \
+		--checkpoints "$(abspath $(CHECKPOINTS))" --data "$(abspath $(DATA))" \
+		$(if $(OUTPUT),--output_folder "$(abspath $(OUTPUT))") \
+		$(if $(RECOGNIZER),--recognizer "$(RECOGNIZER)") \
+		$(if $(ALIGNER),--aligner "$(ALIGNER)") \
+		$(if $(ITEMS),--items $(ITEMS)) $(OPTIONS)
+
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED)
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix

@@ -24,6 +24,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -43,7 +44,14 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechUnits,
 )
 from spiritlm_plugin.decoders.shared_context import shared_log_likelihood
-from spiritlm_plugin.evaluation.loop import Items, ModelSettings, model_name
+from spiritlm_plugin.evaluation.loop import (
+    Items,
+    ModelSettings,
+    load_model,
+    model_name,
+    predict,
+    settings_of,
+)
 from spiritlm_plugin.evaluation.predictions import Rows
 from spiritlm_plugin.evaluation.reports import markdown_table, write_report
 from spiritlm_plugin.inference import SpiritLM
@@ -95,6 +103,44 @@ class StorySettings(ComprehensionSettings):
     """
 
     scored: Literal["story", "ending"]
+
+
+@torch.inference_mode()
+def evaluate(
+    hparams: ComprehensionSettings, run_opts: Any, lm: SpiritLM | None = None
+) -> None:
+    """Compare what is right with what is wrong, and report.
+
+    Arguments
+    ---------
+    hparams : ComprehensionSettings
+        The recipe's.
+    run_opts : RunOptions
+        As of `load_recipe`.
+    lm : SpiritLM, optional
+        The model; loaded as ``hparams`` says by default.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ManifestError
+        As of `check`, `load_groups` and `load_model`.
+    """
+    check(hparams)
+    groups = load_groups(hparams)
+    lm = lm or load_model(hparams, run_opts)
+    items = {n: i for group in groups.values() for n, i in group.items()}
+    settings = settings_of(hparams, run_opts, lm, items)
+    make = partial(
+        Scorer,
+        lm,
+        groups,
+        hparams["modalities"],
+        hparams["batch_size"],
+        str(hparams.get("scored", "ending")),
+    )
+    rows = predict(hparams, settings, groups, make)
+    if rows is not None:
+        report(hparams, rows, groups)
 
 
 def check(hparams: ComprehensionSettings) -> None:

@@ -141,6 +141,48 @@ def check_configuration(
     return values
 
 
+def check_values(
+    values: Mapping[str, Any], schema: type[Settings], name: str
+) -> None:
+    """Compare settings that stand inside of a YAML file with what reads them.
+
+    Arguments
+    ---------
+    values : dict
+        Plain values.
+    schema : type
+        A `TypedDict`, see `Settings`.
+    name : str
+        What they are called in the file.
+
+    Raises
+    ------
+    ConfigurationError
+        If one is missing, of another type, or read by nothing; names them all.
+
+    Example
+    -------
+    >>> class Example(Settings):
+    ...     shots: int
+    >>> values = {"seed": 1, "output_folder": "results", "shotz": 10}
+    >>> check_values(values, Example, "tasks: asr")
+    Traceback (most recent call last):
+        ...
+    spiritlm_plugin.utils.configuration.ConfigurationError: tasks: asr:
+      shots is missing
+      shotz is read by nothing; did you mean shots?
+    """
+    hints = get_type_hints(schema, include_extras=True)
+    faults = _wrong_values(values, hints)
+    faults += [
+        f"{key} is read by nothing{_nearest(key, hints.keys() - values.keys())}"
+        for key in values
+        if key not in hints
+    ]
+    if faults:
+        raise ConfigurationError("\n  ".join([f"{name}:", *faults]))
+
+
 def check_arguments(arguments: Iterable[str]) -> None:
     """Refuse arguments of a command line that would be misread silently.
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import torch
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
+
 from spiritlm_plugin import Text
 
 RATE = 16000
@@ -51,3 +61,28 @@ def units_string(first: int, count: int) -> str:
 def greedily(lm, prompt, output, **options):
     options = {"temperature": 0, "min_speech_units": 0, **options}
     return lm.generate(prompt, output, **options)
+
+
+def save_recognizer(folder, seed=0):
+    """Make a recognizer with random weights, as the Hub's are laid out."""
+    folder.mkdir(parents=True)
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|"]
+    tokens += "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
+    vocabulary = folder / "vocabulary.json"
+    vocabulary.write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
+    Wav2Vec2CTCTokenizer(str(vocabulary)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = Wav2Vec2Config(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        conv_dim=[8] * 7,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        pad_token_id=0,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    return folder

@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import transformers
+
+from tests.integration.helpers import save_recognizer
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = "results/samples"
@@ -153,34 +154,11 @@ class Jobs:
         self.jobs[name]["output"] = str(output)
 
 
-def write_recognizer(folder):
-    """Write a recognizer with random weights, as the Hub's are laid out."""
-    folder.mkdir(parents=True)
-    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|"]
-    tokens += "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
-    vocabulary = folder / "vocab.json"
-    vocabulary.write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
-    transformers.Wav2Vec2CTCTokenizer(str(vocabulary)).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    config = transformers.Wav2Vec2Config(
-        vocab_size=len(tokens),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        conv_dim=[8] * 7,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        pad_token_id=0,
-    )
-    transformers.Wav2Vec2ForCTC(config).save_pretrained(folder)
-
-
 def list_jobs(folder):
     """Return the jobs, those of TinySpeech first, in the order of training."""
     jobs = Jobs(folder)
     corpus, samples = ROOT / "recipes" / "TinySpeech", jobs.samples
-    write_recognizer(samples / "recognizer")
+    save_recognizer(samples / "recognizer")
     prepare = corpus / "tinyspeech_prepare.py"
     jobs.add("corpus", prepare, samples / "corpus", "--size=debug")
     # The benchmark of sentiment has more texts than the smallest corpus.

@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from transformers import (
-    Wav2Vec2Config,
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForCTC,
-)
 
 from spiritlm_plugin.dataio.corpus.json_shards import ShardError
 from spiritlm_plugin.dataio.corpus.manifests import (
     load_manifest,
     write_manifest,
 )
+from tests.integration.helpers import save_recognizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "pretraining"
 TEXTS = [
@@ -31,31 +26,6 @@ TEXTS = [
     "all day long",
     "a cat",
 ]
-
-
-def save_recognizer(folder, seed):
-    """Make a recognizer with random weights, as the Hub's are laid out."""
-    folder.mkdir()
-    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|"]
-    tokens += "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
-    vocabulary = folder / "vocabulary.json"
-    vocabulary.write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
-    Wav2Vec2CTCTokenizer(str(vocabulary)).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    torch.manual_seed(seed)
-    config = Wav2Vec2Config(
-        vocab_size=len(tokens),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        conv_dim=[8] * 7,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        pad_token_id=0,
-    )
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
