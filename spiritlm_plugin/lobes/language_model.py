@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +21,8 @@ from spiritlm_plugin.lobes.document_attention import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# Of hidden states, and weight and bias of the projection; or of logits.
+Score = Callable[[Tensor, "Tensor | None", "Tensor | None"], Any]
 # Matrix products are fast where sizes are multiples of this.
 ROW_MULTIPLE = 64
 
@@ -56,6 +59,8 @@ class LanguageModel(nn.Module):
         self.vocabulary = vocabulary
         vocabulary.allowed("any", self.rows)  # raises if rows are missing
         attend_by_document(model)
+        # Whether logits are a projection and nothing else; found when needed.
+        self._only_projects: bool | None = None
 
     @property
     def rows(self) -> int:
@@ -78,8 +83,9 @@ class LanguageModel(nn.Module):
         ids: Tensor,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
-    ) -> Tensor:
-        """Return next-token logits.
+        score: Score | None = None,
+    ) -> Any:
+        """Return next-token logits, or what is made of the last hidden states.
 
         Arguments
         ---------
@@ -91,26 +97,44 @@ class LanguageModel(nn.Module):
             Of each token in its document, where a row holds several: without
             a mask, attention stays inside them. Best left on the CPU, where
             documents are looked up. Shape (batch, tokens).
+        score : callable, optional
+            Called with hidden states, shape (batch, tokens, width), and weight
+            and bias of the projection to logits, so that a loss need not have
+            all of them at once; or, of a model that does more than project,
+            with its logits, None and None.
 
         Returns
         -------
         Tensor
-            Shape (batch, tokens, rows).
+            Shape (batch, tokens, rows); or what ``score`` returns.
         """
-        packed = {}
+        packed: dict[str, Any] = {}
         by_document = self.model.config._attn_implementation == BY_DOCUMENT
         if by_document and positions is not None and mask is None:
             packed["documents"] = Documents.of(positions, ids.device)
         if positions is not None:
             positions = positions.to(ids.device, non_blocking=True)
         # With a cache transformers would not look for documents.
-        return self.model(
+        run = partial(
+            self.model,
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             use_cache=False,
             **packed,
-        ).logits
+        )
+        if score is None:
+            return run().logits
+        if self._only_projects is not False:
+            head = cast(nn.Linear, self.model.get_output_embeddings())
+            hidden, first = _hold_hidden(run, head)
+            if self._only_projects is None:
+                with torch.no_grad():
+                    again = head(hidden[:, :1])
+                self._only_projects = bool(torch.allclose(first, again))
+            if self._only_projects:
+                return score(hidden, head.weight, head.bias)
+        return score(run().logits, None, None)
 
     def log_likelihood(
         self, contexts: list[list[int]], continuations: list[list[int]]
@@ -189,6 +213,27 @@ class LanguageModel(nn.Module):
                 f"{longest} tokens are more than the model's context of "
                 f"{self.context}; shorten the prompt"
             )
+
+
+def _hold_hidden(
+    run: Callable[[], Any], head: nn.Module
+) -> tuple[Tensor, Tensor]:
+    """Run a model; return its last hidden states and its first token's logits.
+
+    It is run from its top, where FSDP and adapters do their work.
+    """
+    held: list[Tensor] = []
+
+    def hold(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        held.append(inputs[0])
+        return (inputs[0][:, :1],)
+
+    handle = head.register_forward_pre_hook(hold)
+    try:
+        first = run().logits
+    finally:
+        handle.remove()
+    return held[0], first
 
 
 def pad_in_front(

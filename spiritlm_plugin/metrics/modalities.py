@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spiritlm_plugin.dataio.units.units import Kind
 from spiritlm_plugin.dataio.units.vocabulary import TEXT_KIND, Vocabulary
+from spiritlm_plugin.lobes.linear_cross_entropy import (
+    cross_entropy,
+    linear_cross_entropy,
+)
 
 _NAMES = ("text", "phonetic", "pitch", "style", "control")
 _CONTROL = _NAMES.index("control")
@@ -37,7 +40,8 @@ class ModalityFigures:
     >>> vocabulary = Vocabulary.extend(example_text_tokenizer(), phonetic=4)
     >>> figures = ModalityFigures(vocabulary)
     >>> labels = torch.tensor([[5, vocabulary.eos_id, -100]])
-    >>> loss, found = figures(torch.zeros(1, 3, len(vocabulary)), labels)
+    >>> logits = torch.zeros(1, 3, len(vocabulary))
+    >>> loss, found = figures(logits, None, None, labels)
     >>> {name: count for name, (count, *_) in found.items()}
     {'text': 1, 'control': 1}
     """
@@ -65,14 +69,21 @@ class ModalityFigures:
         )
 
     def __call__(
-        self, logits: Tensor, labels: Tensor
+        self,
+        hidden: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        labels: Tensor,
     ) -> tuple[Tensor, dict[str, tuple[int, float, float]]]:
         """Return the loss, and what it is made of.
 
         Arguments
         ---------
-        logits : Tensor
-            Shape (batch, tokens, rows).
+        hidden : Tensor
+            Last hidden states, shape (batch, tokens, width); or without a
+            weight logits, shape (batch, tokens, rows).
+        weight, bias : Tensor, optional
+            Of the projection to logits, shapes (rows, width) and (rows,).
         labels : Tensor
             What follows each token, -100 where nothing is predicted, shape
             (batch, tokens).
@@ -86,24 +97,25 @@ class ModalityFigures:
             and their accuracy.
         """
         # Most tokens are predicted: to pick them out would cost more.
-        labels = labels.flatten()
-        logits = logits.flatten(0, -2).float()
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        labels, hidden = labels.flatten(), hidden.flatten(0, -2)
         self._groups = self._groups.to(labels.device)
         self._weights = self._weights.to(labels.device)
-        predicted = labels >= 0
         groups = self._groups[labels.clamp(min=0)]
-        with torch.no_grad():
-            hits = logits.argmax(-1) == labels
-            columns = torch.stack([predicted, losses, hits], 1)
-            sums = columns.new_zeros(len(_NAMES), 3)
-            sums.index_add_(0, groups, columns)
+        weights = self._weights[groups]
+        scores = (
+            cross_entropy(hidden, labels, weights)
+            if weight is None
+            else linear_cross_entropy(hidden, weight, bias, labels, weights)
+        )
+        columns = torch.stack([labels >= 0, scores.losses, scores.hits], 1)
+        sums = columns.new_zeros(len(_NAMES), 3)
+        sums.index_add_(0, groups, columns)
         figures = {
             name: (int(count), loss / count, right / count)
             for name, (count, loss, right) in zip(_NAMES, sums.tolist())
             if count
         }
-        return (losses * self._weights[groups]).sum(), figures
+        return scores.loss, figures
 
     def unigram_entropy(self, labels: Iterable[Tensor]) -> dict[str, float]:
         """Return the entropy of each modality's tokens, in nats.

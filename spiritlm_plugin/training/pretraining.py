@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -117,27 +118,35 @@ class LanguageModelBrain(TrainingBrain):
     def on_fit_batch_end(
         self,
         batch: PackedBatch,
-        outputs: Tensor,
+        outputs: Any,
         loss: Tensor,
         should_step: bool,
     ) -> None:
         """Leave the rate, which is set before the step."""
 
-    def compute_forward(self, batch: PackedBatch, stage: Stage) -> Tensor:
-        """Return the scores of tokens, documents of a row kept apart."""
+    def compute_forward(
+        self, batch: PackedBatch, stage: Stage
+    ) -> tuple[Tensor, dict[str, tuple[int, float, float]]]:
+        """Return the summed loss and its figures, documents kept apart."""
         ids = batch.ids.to(self.device, non_blocking=True)
-        return self.modules.model(ids, positions=batch.positions)
+        labels = labels_of(batch.ids, batch.positions)
+        score = partial(
+            self.figures, labels=labels.to(self.device, non_blocking=True)
+        )
+        return self.modules.model(ids, positions=batch.positions, score=score)
 
     def compute_objectives(
-        self, logits: Tensor, batch: PackedBatch, stage: Stage
+        self,
+        predictions: tuple[Tensor, dict[str, tuple[int, float, float]]],
+        batch: PackedBatch,
+        stage: Stage,
     ) -> Tensor:
         """Return the loss, so that all tokens of a step count alike.
 
         Gradients are averaged over processes and batches, which hold
         different numbers of tokens.
         """
-        labels = labels_of(batch.ids, batch.positions).to(self.device)
-        loss, figures = self.figures(logits, labels)
+        loss, figures = predictions
         for name, (count, mean, accuracy) in figures.items():
             self.record(
                 count,

@@ -1,5 +1,7 @@
 """Tests of ``spiritlm_plugin.lobes.language_model``: a text model's start."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from spiritlm_plugin.lobes.language_model import (
     new_language_model,
 )
 from spiritlm_plugin.lobes.language_model_start import start_language_model
+from spiritlm_plugin.metrics.modalities import ModalityFigures
 
 CONFIG = {
     "hidden_size": 16,
@@ -109,3 +112,30 @@ def test_a_model_without_rotary_embedding_is_refused(tmp_path, text_lm):
     new_language_model(config, text_lm[0].vocabulary).save(tmp_path)
     with pytest.raises(ValueError, match="leave rope_theta out"):
         start_language_model(tmp_path, UNITS, rope_theta=1e5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "cohere"])
+def test_a_loss_is_made_of_hidden_states(kind):
+    """Two of the kinds do more than project, and give their logits."""
+    vocabulary = Vocabulary.extend(
+        train_text_tokenizer(["the cat sat on the mat"], 280), phonetic=50
+    )
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+    config = sizes if kind == "gpt2" else CONFIG | {"head_dim": 8}
+    more = {"num_key_value_heads": 1, "final_logit_softcapping": 0.01}
+    more = {"gemma2": more, "cohere": {"logit_scale": 0.5}}.get(kind, {})
+    lm = new_language_model({"model_type": kind, **config, **more}, vocabulary)
+    figures = ModalityFigures(vocabulary)
+    ids = torch.randint(len(vocabulary), (2, 9))
+    labels = ids.roll(-1, 1)
+    expected, _ = figures(lm(ids), None, None, labels)
+    for _ in range(2):
+        loss, _ = lm(ids, score=partial(figures, labels=labels))
+        torch.testing.assert_close(loss, expected)
+    assert lm._only_projects is (kind in ("llama", "gpt2"))
+    loss.backward()
+    found = {n: p.grad.clone() for n, p in lm.named_parameters()}
+    lm.zero_grad()
+    expected.backward()
+    for name, weight in lm.named_parameters():
+        torch.testing.assert_close(weight.grad, found[name], msg=name)

@@ -5,6 +5,7 @@ import torch
 
 from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
+from spiritlm_plugin.lobes import linear_cross_entropy
 from spiritlm_plugin.metrics.modalities import ModalityFigures
 
 
@@ -36,7 +37,9 @@ def test_figures_are_those_of_single_tokens():
             expected[name].append((loss, hit))
             total += weights.get(name, 1.0) * loss
 
-    loss, figures = ModalityFigures(vocabulary, weights)(logits, labels)
+    loss, figures = ModalityFigures(vocabulary, weights)(
+        logits, None, None, labels
+    )
 
     assert loss.item() == pytest.approx(total, rel=1e-5)
     assert list(figures) == names
@@ -53,7 +56,42 @@ def test_what_is_not_predicted_has_no_gradient():
     vocabulary = Vocabulary.extend(text, phonetic=9)
     logits = torch.zeros(1, 3, len(vocabulary), requires_grad=True)
     labels = torch.tensor([[262, -100, 263]])
-    loss, _ = ModalityFigures(vocabulary)(logits, labels)
+    loss, _ = ModalityFigures(vocabulary)(logits, None, None, labels)
     loss.backward()
     assert logits.grad[0, [0, 2]].abs().sum(-1).min() > 0
     assert not logits.grad[0, 1].any()
+
+
+def test_a_projection_is_scored_as_its_logits(monkeypatch):
+    monkeypatch.setattr(linear_cross_entropy, "_LOGITS", 700)
+    text = train_text_tokenizer(["the cat sat on the mat"], 280)
+    vocabulary = Vocabulary.extend(text, phonetic=9)
+    figures = ModalityFigures(vocabulary, {"text": 0.5})
+    hidden = torch.randn(2, 7, 16, requires_grad=True)
+    weight = torch.randn(len(vocabulary), 16, requires_grad=True)
+    bias = torch.randn(len(vocabulary), requires_grad=True)
+    labels = torch.randint(len(vocabulary), (2, 7))
+    labels[1, 3:] = -100
+    whole, expected = figures(hidden @ weight.T + bias, None, None, labels)
+    (3 * whole).backward()
+    gradients = [x.grad for x in (hidden, weight, bias)]
+    hidden.grad = weight.grad = bias.grad = None
+    loss, found = figures(hidden, weight, bias, labels)
+    (3 * loss).backward()
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-5)
+    for one, other in zip((hidden, weight, bias), gradients):
+        torch.testing.assert_close(one.grad, other, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_do_not_learn_get_no_gradient():
+    hidden = torch.randn(3, 4, requires_grad=True)
+    weight, labels = torch.randn(9, 4), torch.tensor([1, 2, -100])
+    scores = linear_cross_entropy.linear_cross_entropy(
+        hidden, weight, None, labels, torch.ones(3)
+    )
+    scores.loss.backward()
+    assert weight.grad is None
+    assert hidden.grad[:2].any()
+    assert not hidden.grad[2].any()
