@@ -12,7 +12,7 @@ from typing import Any
 import soundfile
 from speechbrain import Stage
 from speechbrain.utils.distributed import run_on_main
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from typing_extensions import NotRequired
 
@@ -42,6 +42,7 @@ from spiritlm_plugin.training.samples import Sampler
 from spiritlm_plugin.training.sharding import ShardedState, shard
 from spiritlm_plugin.training.trainer import TrainingBrain, unwrap
 from spiritlm_plugin.utils.configuration import TrainingSettings
+from spiritlm_plugin.utils.files import safe_file_name
 from spiritlm_plugin.utils.processes import rank_and_world_size
 
 
@@ -102,8 +103,7 @@ class LanguageModelBrain(TrainingBrain):
     def init_optimizers(self) -> None:
         """Make the optimizer; sharded weights are saved with its state."""
         model = self.modules.model
-        weights = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = self.opt_class(weights)
+        self.optimizer = self.opt_class(weight_groups(unwrap(model).model))
         self.optimizers_dict = {"optimizer": self.optimizer}
         states = {"model": unwrap(model), "optimizer": self.optimizer}
         if self.hparams.fsdp:
@@ -190,11 +190,53 @@ class LanguageModelBrain(TrainingBrain):
                 wav = sample.pop("wav", None)
                 if wav is not None and len(wav):
                     name = f"{sample['utterance']}_{sample['task']}"
-                    sample["file"] = f"{name}.wav"
+                    sample["file"] = f"{safe_file_name(name)}.wav"
                     soundfile.write(folder / sample["file"], wav, SAMPLE_RATE)
                     if tensorboard is not None:
                         tensorboard.log_audio(name, wav, SAMPLE_RATE)
                 file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+
+
+def weight_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the weights that learn, as an optimizer takes them.
+
+    Norms, biases and embeddings do not decay: there is nothing to keep small
+    in what only scales, shifts or looks up.
+
+    Source: as Radford et al. and most others train them, such as nanoGPT.
+
+    Arguments
+    ---------
+    model : nn.Module
+        Tied weights count as embeddings.
+
+    Returns
+    -------
+    list of dict
+        What decays as the optimizer says, and what does not.
+
+    Example
+    -------
+    >>> model = torch.nn.Sequential(torch.nn.Embedding(3, 2), torch.nn.Linear(2, 2))
+    >>> decays, stays = weight_groups(model)
+    >>> [len(group["params"]) for group in (decays, stays)]
+    [1, 2]
+    """
+    embeddings = {
+        weight
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for weight in module.parameters()
+    }
+    groups: list[dict[str, Any]] = [
+        {"params": []},
+        {"params": [], "weight_decay": 0.0},
+    ]
+    for weight in model.parameters():
+        if weight.requires_grad:
+            stays = weight.ndim < 2 or weight in embeddings
+            groups[stays]["params"].append(weight)
+    return [group for group in groups if group["params"]]
 
 
 def make_language_model(
@@ -319,6 +361,13 @@ def make_loaders(
     train_mixture, valid_mixture : Mixture
         Of `make_mixture`.
     """
+    steps = hparams["number_of_epochs"] * hparams["epoch_steps"]
+    last = getattr(hparams.get("scheduler"), "total_steps", steps)
+    if last < steps:
+        raise ValueError(
+            f"the schedule of the rate ends after {last} steps, and there are "
+            f"{steps}; correct total_steps in the YAML file"
+        )
     rank, size = rank_and_world_size()
     rows = hparams["step_rows"]
     accumulation = run_opts.get("grad_accumulation_factor", 1)

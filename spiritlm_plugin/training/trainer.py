@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import random
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -27,11 +30,16 @@ from speechbrain.utils.distributed import (
     if_main_process,
 )
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.seeds import derive_seed
 
+logger = logging.getLogger(__name__)
+
+# What SpeechBrain's schedules count; all else in them are settings.
+_COUNTED = ("current_lr", "current_step", "losses", "n_steps")
 # Buckets of length that batches are made in.
 _BUCKETS = 30
 # Pieces of a model that one function is compiled for; torch allows 8.
@@ -66,11 +74,13 @@ class RunningMeans:
         self._sums: dict[str, list[float]] = {}
 
     def add(self, figures: Mapping[str, Any], weight: float = 1) -> None:
-        """Add figures that stand for so many items."""
+        """Add figures that stand for so many items; what is no number is not."""
         for name, value in figures.items():
-            pair = self._sums.setdefault(name, [0.0, 0.0])
-            pair[0] += float(torch.as_tensor(value).detach()) * weight
-            pair[1] += weight
+            number = float(torch.as_tensor(value).detach())
+            if math.isfinite(number):
+                pair = self._sums.setdefault(name, [0.0, 0.0])
+                pair[0] += number * weight
+                pair[1] += weight
 
     def read(self) -> dict[str, float]:
         """Return the means; all processes call it together."""
@@ -116,6 +126,10 @@ class TrainingBrain(sb.Brain):
     called with the optimizer at each of its steps, and
     ``tensorboard_logger``.
 
+    A step whose gradients are not all finite is skipped, in all processes
+    alike, and counted (``skipped`` in the log); the weights stay as they are.
+    After more of them in a row than ``nonfinite_patience`` training stops.
+
     Arguments
     ---------
     *args, **kwargs
@@ -127,6 +141,8 @@ class TrainingBrain(sb.Brain):
         self.means = RunningMeans()
         self.train_stats: dict[str, float] = {}
         self.test_stats: dict[str, float] = {}
+        # By optimizer, the steps in a row that were skipped.
+        self._skipped: Counter[int] = Counter()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
             self._best()
@@ -138,6 +154,80 @@ class TrainingBrain(sb.Brain):
     def record(self, weight: float = 1, **figures: Any) -> None:
         """Add figures of a batch to the means of the stage."""
         self.means.add(figures, weight)
+
+    def on_fit_start(self) -> None:
+        """Start, or go on by the schedules that the YAML file asks for.
+
+        A checkpoint's have the settings of its run, such as its last step.
+        """
+        schedules = [
+            found
+            for found in getattr(self.checkpointer, "recoverables", {}).values()
+            if type(found).__module__ == "speechbrain.nnet.schedulers"
+        ]
+        before = [dict(vars(schedule)) for schedule in schedules]
+        super().on_fit_start()
+        for schedule, settings in zip(schedules, before):
+            vars(schedule).update(
+                {k: v for k, v in settings.items() if k not in _COUNTED}
+            )
+
+    def check_loss_isfinite(self, loss: Tensor) -> None:
+        """Leave it to the step, where all processes see the same gradients."""
+
+    def optimizers_step(self) -> None:
+        """Make the step of each optimizer."""
+        optimizers = self.optimizers_dict or {"optimizer": self.optimizer}
+        for optimizer in self.freeze_optimizers(optimizers).values():
+            self.take_step(optimizer)
+        self.scaler.update()
+        self.optimizer_step += 1
+
+    def take_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradients of an optimizer, and make its step if they are finite.
+
+        Arguments
+        ---------
+        optimizer : torch.optim.Optimizer
+            Its gradients are gone afterwards.
+
+        Raises
+        ------
+        FloatingPointError
+            If too many steps in a row were skipped.
+        """
+        self.scaler.unscale_(optimizer)
+        norm = self._clip(optimizer)
+        # A scaler of float16 skips steps by itself, until it has its scale.
+        if self.scaler.is_enabled() or bool(norm.isfinite()):
+            self.scaler.step(optimizer)
+            self._skipped[id(optimizer)] = 0
+        else:
+            self._skip(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+
+    def _clip(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Clip the gradients of all groups together; return their norm."""
+        weights = [p for g in optimizer.param_groups for p in g["params"]]
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(weights, limit)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _skip(self, optimizer: torch.optim.Optimizer) -> None:
+        self._skipped[id(optimizer)] += 1
+        in_a_row = self._skipped[id(optimizer)]
+        self.record(skipped=1.0)
+        logger.warning(
+            "step %d is skipped: its gradients are not finite",
+            self.optimizer_step + 1,
+        )
+        if in_a_row > self.nonfinite_patience:
+            raise FloatingPointError(
+                f"the gradients of {in_a_row} steps in a row are not finite; "
+                "the weights are those from before. Lower the learning rate or "
+                "look for what the data has there; --nonfinite_patience allows "
+                "more"
+            )
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
         """Set the seed of this step."""

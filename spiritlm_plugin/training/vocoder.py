@@ -15,7 +15,6 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
@@ -33,6 +32,7 @@ from spiritlm_plugin.training.trainer import (
     TrainingBrain,
     unwrap,
 )
+from spiritlm_plugin.utils.files import safe_file_name
 from spiritlm_plugin.utils.seeds import item_generator
 
 logger = logging.getLogger(__name__)
@@ -210,14 +210,9 @@ class VocoderBrain(TrainingBrain):
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Make a step, with gradients clipped."""
-        self.check_loss_isfinite(loss)
         self.scaler.scale(loss).backward()
-        self.scaler.unscale_(optimizer)
-        parameters = optimizer.param_groups[0]["params"]
-        clip_grad_norm_(parameters, self.max_grad_norm)
-        self.scaler.step(optimizer)
+        self.take_step(optimizer)
         self.scaler.update()
-        optimizer.zero_grad()
 
     def on_valid_end(self, stats: dict[str, float], epoch: int) -> None:
         """Let a few utterances be heard."""
@@ -244,7 +239,8 @@ class VocoderBrain(TrainingBrain):
         for row, *pair in zip(rows, originals, wavs):
             for label, wav in zip(["original", f"epoch{epoch}"], pair):
                 name = f"{row['utterance']}_{label}"
-                soundfile.write(folder / f"{name}.wav", wav, SAMPLE_RATE)
+                path = folder / f"{safe_file_name(name)}.wav"
+                soundfile.write(path, wav, SAMPLE_RATE)
                 if "tensorboard_logger" in self.hparams.__dict__:
                     self.hparams.tensorboard_logger.log_audio(
                         name, wav, SAMPLE_RATE

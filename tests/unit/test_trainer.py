@@ -471,3 +471,111 @@ def main(arguments):
 
 if __name__ == "__main__":
     recipes.run(main)
+
+
+class BrokenBrain(ToyBrain):
+    """Has losses that are no numbers in some of its batches."""
+
+    broken: tuple[int, ...] = ()
+
+    def compute_objectives(self, predictions, batch, stage):
+        loss = super().compute_objectives(predictions, batch, stage)
+        is_broken = stage == sb.Stage.TRAIN and self.step in self.broken
+        return loss * float("nan") if is_broken else loss
+
+
+def break_batches(folder, *broken, **run_opts):
+    hparams = load(folder, number_of_epochs=1, train_loader={"batch_size": 2})
+    brain = BrokenBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts={"noprogressbar": True, **run_opts},
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.broken = broken
+    train(brain, hparams, make_data(12), make_data(4))
+    return brain, (folder / "train_log.txt").read_text()
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights(tmp_path):
+    brain, log = break_batches(tmp_path, 2, 3, 5)
+    weights = brain.modules["model"].parameters()
+    assert all(w.isfinite().all() for w in weights)
+    assert "skipped: 1.0" in log and "nan" not in log.lower()
+    assert brain.optimizer_step == 6
+
+
+def test_steps_of_an_optimizer_that_are_skipped_leave_no_trace(tmp_path):
+    """The same as if the batch had not been there, but for its number."""
+    brain, _ = break_batches(tmp_path, *range(1, 7), nonfinite_patience=6)
+    torch.manual_seed(5)
+    expected = load_hyperpyyaml(
+        io.StringIO(HPARAMS), {"output_folder": str(tmp_path)}
+    )["model"]
+    for one, other in zip(
+        brain.modules["model"].parameters(), expected.parameters()
+    ):
+        assert torch.equal(one, other)
+    assert not brain.optimizer.state
+
+
+def test_a_training_that_only_skips_stops(tmp_path):
+    with pytest.raises(FloatingPointError, match="4 steps in a row"):
+        break_batches(tmp_path, *range(1, 7))
+
+
+def test_gradients_of_all_groups_are_clipped_together(tmp_path):
+    hparams = load(tmp_path)
+    brain = make_brain(hparams, {"max_grad_norm": 1.0})
+    one, other = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = torch.optim.SGD([{"params": [one]}, {"params": [other]}], lr=1)
+    one.grad, other.grad = torch.tensor([3.0]), torch.tensor([4.0])
+    brain.take_step(optimizer)
+    assert one.item() == pytest.approx(-0.6, abs=1e-5)
+    assert other.item() == pytest.approx(-0.8, abs=1e-5)
+
+
+SCHEDULES = {
+    "warm and cool": (
+        "WarmCoolDecayLRSchedule",
+        {"lr": 0.01, "warmup": 2, "cooldown": 2},
+    ),
+    "exponential": (
+        "WarmAndExpDecayLRSchedule",
+        {"lr": 0.01, "n_warmup_steps": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_finished_run_goes_on_by_the_new_schedule(tmp_path, kind):
+    name, settings = SCHEDULES[kind]
+
+    class Numbered:
+        """Is told the number of the step, where SpeechBrain's wants it."""
+
+        def __init__(self, schedule):
+            self.schedule, self.rates = schedule, []
+
+        def __call__(self, optimizer):
+            number = [len(self.rates) + self.before + 1]
+            is_told = name == "WarmCoolDecayLRSchedule"
+            self.schedule(optimizer, *(number if is_told else ()))
+            self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def rates(folder, epochs, before):
+        hparams = load(folder, number_of_epochs=epochs)
+        kind = getattr(sb.nnet.schedulers, name)
+        schedule = kind(**settings, total_steps=3 * epochs)
+        hparams["scheduler"] = Numbered(schedule)
+        hparams["scheduler"].before = before
+        hparams["checkpointer"].recoverables["scheduler"] = schedule
+        fit(hparams)
+        return hparams["scheduler"].rates
+
+    rates(tmp_path / "both", 2, 0)
+    found = rates(tmp_path / "both", 4, 6)
+    expected = rates(tmp_path / "whole", 4, 0)
+    assert found == pytest.approx(expected[6:])
+    assert min(found) >= 0
