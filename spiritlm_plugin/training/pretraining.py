@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,7 @@ from spiritlm_plugin.lobes.language_model_start import start_language_model
 from spiritlm_plugin.metrics.modalities import ModalityFigures
 from spiritlm_plugin.training.samples import Sampler
 from spiritlm_plugin.training.sharding import ShardedState, shard
+from spiritlm_plugin.training.speed import operations_of
 from spiritlm_plugin.training.trainer import TrainingBrain, unwrap
 from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.files import safe_file_name
@@ -114,14 +116,20 @@ class LanguageModelBrain(TrainingBrain):
         """Set the seed, and the rate of this step."""
         super().on_fit_batch_start(batch, should_step)
         self.hparams.scheduler(self.optimizer, self.optimizer_step + 1)
+        attended = float((batch.positions + 1).sum())
+        tokens = batch.ids.numel()
+        model = unwrap(self.modules.model).model
+        self.speed.count(operations_of(model, attended, tokens), tokens=tokens)
 
-    def on_fit_batch_end(
-        self,
-        batch: PackedBatch,
-        outputs: Any,
-        loss: Tensor,
-        should_step: bool,
-    ) -> None:
+    @contextmanager
+    def no_sync(self, use: bool = True) -> Iterator[None]:
+        """Add gradients up over processes in the last batch of a step alone."""
+        with super().no_sync(use):
+            if self.hparams.fsdp:
+                self.modules.model.model.set_requires_gradient_sync(not use)
+            yield
+
+    def go_on_with_schedule(self) -> None:
         """Leave the rate, which is set before the step."""
 
     def compute_forward(

@@ -8,7 +8,7 @@ import math
 import random
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from spiritlm_plugin.training.speed import Speedometer
 from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.seeds import derive_seed
 
@@ -124,7 +125,8 @@ class TrainingBrain(sb.Brain):
     ``best``, the figure that decides which checkpoint is kept besides the
     last, as in ``{min: loss}``; and where they are wanted ``scheduler``,
     called with the optimizer at each of its steps, and
-    ``tensorboard_logger``.
+    ``tensorboard_logger`` and ``wandb_logger``, SpeechBrain's. With
+    ``log_steps`` the speed is logged each so many steps; see `Speedometer`.
 
     A step whose gradients are not all finite is skipped, in all processes
     alike, and counted (``skipped`` in the log); the weights stay as they are.
@@ -143,6 +145,7 @@ class TrainingBrain(sb.Brain):
         self.test_stats: dict[str, float] = {}
         # By optimizer, the steps in a row that were skipped.
         self._skipped: Counter[int] = Counter()
+        self.speed = Speedometer(self.device)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("means", self.means)
             self._best()
@@ -236,10 +239,34 @@ class TrainingBrain(sb.Brain):
     def on_fit_batch_end(
         self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
     ) -> None:
-        """Go on with the learning rate's schedule."""
+        """Go on with the learning rate's schedule, and log the speed."""
+        if should_step:
+            self.go_on_with_schedule()
+            self._log_speed()
+
+    def go_on_with_schedule(self) -> None:
+        """Set the rate of the next step."""
         scheduler = getattr(self.hparams, "scheduler", None)
-        if should_step and scheduler is not None:
+        if scheduler is not None:
             scheduler(self.optimizer)
+
+    def _fit_train(self, train_set: Any, epoch: int, enable: bool) -> None:
+        self.speed.reset()
+        super()._fit_train(_Watched(train_set, self.speed), epoch, enable)
+
+    def _log_speed(self) -> None:
+        steps = getattr(self.hparams, "log_steps", None)
+        if not steps or self.optimizer_step % steps:
+            return
+        figures = self.speed.read()
+        meta = {"step": self.optimizer_step}
+        self.hparams.train_logger.log_stats(meta, figures)
+        tensorboard = getattr(self.hparams, "tensorboard_logger", None)
+        if tensorboard is not None and tensorboard.writer is not None:
+            for name, value in figures.items():
+                tensorboard.writer.add_scalar(
+                    f"speed/{name}", value, self.optimizer_step
+                )
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Begin new means, but in an epoch that is resumed."""
@@ -298,11 +325,13 @@ class TrainingBrain(sb.Brain):
             meta["lr"] = self.optimizer.param_groups[0]["lr"]
         # All processes: SpeechBrain picks the main one itself, and waits.
         self.hparams.train_logger.log_stats(meta, self.train_stats, stats)
+        for name in ("tensorboard_logger", "wandb_logger"):
+            other = getattr(self.hparams, name, None)
+            if other is not None:
+                other.log_stats(meta, self.train_stats, stats)
         tensorboard = getattr(self.hparams, "tensorboard_logger", None)
-        if tensorboard is not None:
-            tensorboard.log_stats(meta, self.train_stats, stats)
-            if tensorboard.writer is not None:  # in the main process
-                tensorboard.writer.flush()
+        if getattr(tensorboard, "writer", None) is not None:  # on main
+            tensorboard.writer.flush()
 
     def _keep_best(self, stats: dict[str, float], epoch: int) -> None:
         if self.checkpointer is None:
@@ -329,6 +358,19 @@ class TrainingBrain(sb.Brain):
                 f"{best!r}; correct it in the YAML file"
             )
         return next(iter(best.items()))
+
+
+class _Watched:
+    """A loader whose batches are waited for by the clock."""
+
+    def __init__(self, loader: Any, speed: Speedometer):
+        self.loader, self.speed = loader, speed
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.speed.watch(self.loader)
 
 
 class LoaderSettings(TrainingSettings):

@@ -58,6 +58,8 @@ class TrainingSettings(Settings):
     checkpointer: Any
     scheduler: NotRequired[Any]
     tensorboard_logger: NotRequired[Any]
+    wandb_logger: NotRequired[Any]
+    log_steps: NotRequired[int | None]
 
 
 def check_configuration(

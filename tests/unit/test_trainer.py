@@ -579,3 +579,18 @@ def test_a_finished_run_goes_on_by_the_new_schedule(tmp_path, kind):
     expected = rates(tmp_path / "whole", 4, 0)
     assert found == pytest.approx(expected[6:])
     assert min(found) >= 0
+
+
+def test_the_speed_is_logged(tmp_path, monkeypatch):
+    """Of six steps each second; half of the time goes by in the loader."""
+    now = count()
+    monkeypatch.setattr(
+        "spiritlm_plugin.training.speed.time.perf_counter", lambda: next(now)
+    )
+    hparams = load(tmp_path, number_of_epochs=1, train_loader={"batch_size": 2})
+    fit(hparams | {"log_steps": 2})
+    log = (tmp_path / "train_log.txt").read_text().splitlines()
+    steps = [line for line in log if line.startswith("step: ")]
+    assert [line.split()[1] for line in steps] == ["2", "4", "6"]
+    # Two batches, each a tick; between them, and to the log, one each.
+    assert "waiting: 4.0" in steps[1] and "memory_GB: " in steps[1]
