@@ -19,6 +19,7 @@ from spiritlm_plugin.dataio.corpus.stsp import (
     sentiment_of,
 )
 from spiritlm_plugin.metrics.intervals import ratio_interval
+from spiritlm_plugin.utils.files import read_lines
 
 Predicted = Mapping[str, str | None]
 
@@ -184,8 +185,11 @@ def read_predictions(path: str | Path) -> dict[str, str | None]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file of predictions: {path}")
+    try:
+        lines = read_lines(path)
+    except ValueError as error:
+        raise PredictionFileError(str(error)) from error
     found: dict[str, str | None] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

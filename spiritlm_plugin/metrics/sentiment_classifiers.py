@@ -361,7 +361,7 @@ def find_classifier(folder: str | Path, modality: str) -> Path:
 
 def _architectures(path: Path) -> list[str]:
     try:
-        return json.loads(path.read_text())["architectures"] or []
+        return json.loads(path.read_text("utf-8"))["architectures"] or []
     except (ValueError, KeyError, TypeError):
         return []
 

@@ -197,6 +197,24 @@ def test_marks_of_emphasis_are_no_text(corpus, tmp_path, marked, text):
     assert read(tmp_path, "train")["ex01_happy_00001"]["text"] == text
 
 
+def test_lists_as_they_come(corpus, tmp_path):
+    lists = [*corpus.glob("*.txt"), *(corpus / "splits").glob("*.txt")]
+    for path in lists:
+        text = path.read_text().replace("What a day!", "Cafe\u0301\u2028now!")
+        path.write_bytes(("\ufeff" + text.replace("\n", "\r\n")).encode())
+    prepare.prepare_expresso(corpus, tmp_path)
+    assert read(tmp_path, "train")["ex01_happy_00001"]["text"] == (
+        "Caf\xe9\u2028now!"
+    )
+    assert "ex01_default_00001" in read(tmp_path, "valid")
+    for path in lists:
+        content = path.read_bytes()
+        path.write_bytes(content + b"caf\xe9\n")
+        with pytest.raises(ValueError, match=f"{path.name} is not UTF-8: line"):
+            prepare.prepare_expresso(corpus, tmp_path)
+        path.write_bytes(content)
+
+
 def test_a_part_of_a_sentence_has_no_text(corpus, tmp_path):
     put(corpus, "splits/train.txt", "ex01_happy_00001 (0.25s,)")
     prepare.prepare_expresso(corpus, tmp_path)

@@ -72,6 +72,35 @@ def test_what_cannot_be_used_is_named(corpus, tmp_path, caplog):
     assert "valid1.wav is left out: its row is not complete" in caplog.text
 
 
+def test_one_name_of_two_speakers(corpus, tmp_path):
+    table = corpus / "data" / "test_data.csv"
+    table.write_text(table.read_text().replace("test1.wav", "test0.wav"))
+    wavs = corpus / "wavs" / "speakers"
+    (wavs / "s1" / "test1.wav").rename(wavs / "s1" / "test0.wav")
+    module.prepare_fluent_speech_commands(corpus, tmp_path)
+    items = load_manifest(tmp_path / "test.json")
+    assert list(items) == ["s0/test0", "s1/test0"]
+    assert items["s1/test0"]["speaker"] == "s1"
+
+
+def test_tables_as_they_come(corpus, tmp_path):
+    table = corpus / "data" / "test_data.csv"
+    text = table.read_text().replace("Bring juice", "Cafe\u0301\u2028now")
+    table.write_bytes(("\ufeff" + text.replace("\n", "\r\n")).encode())
+    module.prepare_fluent_speech_commands(corpus, tmp_path)
+    items = load_manifest(tmp_path / "test.json")
+    assert items["test1"]["text"] == "caf\xe9 now" and len(items) == 2
+    table.write_bytes(text.replace("\u0301\u2028", "\xe9").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"test_data.csv is not UTF-8: line 3"):
+        module.prepare_fluent_speech_commands(corpus, tmp_path)
+    table.write_text(text.replace(",none", ",none,,none"))
+    with pytest.raises(ValueError, match="line 3: 9 cells, but 7 columns"):
+        module.prepare_fluent_speech_commands(corpus, tmp_path)
+    table.write_text(text + "7\n")
+    module.prepare_fluent_speech_commands(corpus, tmp_path)
+    assert len(load_manifest(tmp_path / "test.json")) == 2
+
+
 def test_folders_that_are_something_else(corpus, tmp_path):
     with pytest.raises(FileNotFoundError, match="train_data.csv"):
         module.prepare_fluent_speech_commands(tmp_path / "x", tmp_path)

@@ -218,6 +218,125 @@ def test_words_keep_order_and_time(data):
     )
 
 
+def textgrid(path, *words):
+    """Write words, each with where it ends, in Praat's short form."""
+    starts = [0.0, *(end for _, end in words)]
+    lines = ['"ooTextFile"', '"TextGrid"', "0", "1.5", "<exists>", "1"]
+    lines += ['"IntervalTier"', '"words"', "0", "1.5", f"{len(words)}"]
+    for (word, end), start in zip(words, starts):
+        lines += [f"{start}", f"{end}", f'"{word}"']
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-16")
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_textgrids(corpus, tmp_path, caplog, beside):
+    tree = corpus if beside else tmp_path / "alignments"
+    chapter = tree / "train-clean-100/19/198"
+    textgrid(chapter / "19-198-0000.TextGrid", ("<unk>", 0.5), ("abbey", 1.5))
+    textgrid(
+        chapter / "19-198-0002.TextGrid",
+        *[("", 0.25), ("no", 0.5), ("times", 1), ("here", 1.25), ("sil", 1.5)],
+    )
+    # One that lacks an interval, others that no utterance has.
+    textgrid(chapter / "19-198-0001.TextGrid", ("it's", 0.5), ("", 1.5))
+    for name in ("19-198-0003", "198-19-0000", "x"):
+        textgrid(chapter / f"{name}.TextGrid", ("x", 1.5))
+    folder = None if beside else tree
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_librispeech(
+            corpus, tmp_path, **SPLITS, alignment_folder=folder
+        )
+    train = read(tmp_path, "train")
+    assert train["19-198-0000"]["words"] == [
+        ["northanger", 0.0, 0.5],
+        ["abbey", 0.5, 1.5],
+    ]
+    assert train["19-198-0002"]["words"] == [
+        ["no", 0.25, 0.5],
+        ["times", 0.5, 1.0],
+        ["here", 1.0, 1.25],
+    ]
+    assert "words" not in train["19-198-0001"] and len(train) == 4
+    found = [m for m in caplog.messages if "19-198" in m]
+    assert found == [
+        "19-198-0001 has no word times: the alignment has other words than "
+        "the transcript: 1, not 2"
+    ]
+    missing = [m for m in caplog.messages if "its words have no times" in m]
+    assert len(missing) == (0 if beside else 4)
+
+
+def test_a_damaged_textgrid_stops_nothing(corpus, tmp_path, caplog):
+    path = corpus / "train-clean-100/19/198/19-198-0002.TextGrid"
+    textgrid(path, ("no", 0.5))
+    path.write_bytes(path.read_bytes()[:-40])
+    with caplog.at_level(logging.WARNING):
+        prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    assert len(read(tmp_path, "train")) == 4
+    assert (
+        f"19-198-0002 has no word times: cannot read the TextGrid {path}"
+        in (caplog.text)
+    )
+
+
+def test_alignments_in_a_tree_of_their_own(corpus, tmp_path):
+    place = "train-clean-100/19/198/19-198.alignment.txt"
+    tree = tmp_path / "alignments"
+    (tree / place).parent.mkdir(parents=True)
+    (corpus / place).rename(tree / place)
+    command = [sys.executable, SCRIPT, corpus, tmp_path]
+    command += ["--alignment_folder", tree]
+    for option, splits in SPLITS.items():
+        command += [f"--{option}", *splits]
+    subprocess.run(command, check=True)
+    assert ["words" in item for item in read(tmp_path, "train").values()] == [
+        *(True, True, False, False)
+    ]
+    with pytest.raises(FileNotFoundError, match=r"alignments: .*elsewhere"):
+        prepare.prepare_librispeech(
+            corpus, tmp_path, **SPLITS, alignment_folder=tmp_path / "elsewhere"
+        )
+
+
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_transcripts_as_they_come(corpus, tmp_path, line_end, bom):
+    chapter = corpus / "train-clean-100/19/198"
+    lines = [
+        "19-198-0000 NORTHANGER CAFE\u0301",
+        "19-198-0001 IT'S\u2028TRUE",
+        "",
+        "19-198-0002 NO\x0cTIMES\u0085HERE",
+    ]
+    for name, content in [
+        ("19-198.trans.txt", lines),
+        ("19-198.alignment.txt", ['19-198-0000 "NORTHANGER,CAF\xc9" "1,1.5"']),
+    ]:
+        text = bom + "".join(line + line_end for line in content)
+        (chapter / name).write_bytes(text.encode())
+    prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+    train = read(tmp_path, "train")
+    assert [train[f"19-198-000{i}"]["text"] for i in range(3)] == [
+        "northanger caf\xe9",
+        "it's true",
+        "no times here",
+    ]
+    assert train["19-198-0000"]["words"] == [
+        ["northanger", 0.0, 1.0],
+        ["caf\xe9", 1.0, 1.5],
+    ]
+
+
+def test_other_encodings_are_named(corpus, tmp_path):
+    path = corpus / "dev-clean/84/121/84-121.trans.txt"
+    path.write_bytes("84-121-0000 CAF\xc9\n".encode("latin-1"))
+    with pytest.raises(
+        ValueError, match=r"84-121.trans.txt is not UTF-8: .* 1"
+    ):
+        prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
+
+
 def test_a_missing_split_is_named(corpus, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train-clean-360.*--tr_split"):
         prepare.prepare_librispeech(corpus, tmp_path / "out")

@@ -102,6 +102,15 @@ def test_prediction_files(tmp_path):
         read_predictions(tmp_path / "none.jsonl")
 
 
+def test_prediction_files_as_they_come(tmp_path):
+    path = tmp_path / "s2t.jsonl"
+    path.write_bytes('\ufeff{"id": 1, "pred": "sad"}\r\n\r\n'.encode())
+    assert read_predictions(path) == {"1": "negative"}
+    path.write_bytes(b'{"id": "caf\xe9", "pred": "sad"}')
+    with pytest.raises(PredictionFileError, match=r"s2t.jsonl is not UTF-8"):
+        read_predictions(path)
+
+
 @pytest.mark.parametrize("other", ["x", str(2**63), str(-(2**63) - 1), "007"])
 def test_ids_of_a_file_are_of_one_type(tmp_path, other):
     path = tmp_path / "s2t.jsonl"

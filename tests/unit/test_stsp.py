@@ -124,6 +124,27 @@ def test_damaged_recordings(archive, tmp_path):
             found.records(["emov"], "test", "speech")
 
 
+def test_names_of_datasets_are_no_patterns(archive):
+    archive("emov/emov[1].test", spoken(1))
+    found = archive("emov/emov1.test", spoken(2)).records(
+        ["emov[1]"], "test", "speech"
+    )
+    assert [record.id for record in found] == ["1"]
+
+
+def test_manifests_as_they_come(archive, tmp_path):
+    row = {"sentiment": "neutral", "asr": "cafe\u0301\u2028", "id": 1}
+    archive("emov/emov.test", {"id": 1})
+    path = tmp_path / "manifest" / "emov" / "emov.test.jsonl"
+    lines = (json.dumps(row | {"id": i}, ensure_ascii=False) for i in (1, 2))
+    path.write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
+    found = STSPArchive(tmp_path).records(["emov"], "test", "text")
+    assert [record.prompt for record in found] == ["caf\xe9", "caf\xe9"]
+    path.write_bytes(b'{"asr": "caf\xe9"}')
+    with pytest.raises(ArchiveError, match=r"emov.test.jsonl is not UTF-8"):
+        STSPArchive(tmp_path).records(["emov"], "test", "text")
+
+
 def test_ids_are_unique_over_datasets(archive):
     archive("emov/emov.test", spoken(1))
     found = archive("expresso/expresso_read.test", spoken("1"))

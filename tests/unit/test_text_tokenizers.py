@@ -114,6 +114,10 @@ def test_training(trained, tmp_path):
     assert len(trained) == 290 and trained.prompt_start[0] == 1
     digits = trained.encode("1234")
     assert len(digits) == 4  # one digit a piece
+    path = tmp_path / "texts.txt"
+    path.write_bytes(f"\ufeff{sentences[0]}\r\n".encode())
+    train_text_tokenizer(path, 290, folder)
+    assert (folder / "tokenizer.model").read_bytes() == content
     with pytest.raises(ValueError, match="no texts"):
         train_text_tokenizer(["", ""], 290)
     for size in (100, 10000):

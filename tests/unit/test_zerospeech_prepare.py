@@ -107,8 +107,11 @@ def test_zerospeech_without_a_recording(zerospeech, tmp_path, caplog):
 @pytest.mark.parametrize(
     "lines, message",
     [
-        (["id,filename,correct", "1,aa,1"], "has no rows with voice"),
-        ([LEXICAL], "has no rows with id, filename, voice, correct"),
+        (["id,filename,correct", "1,aa,1"], "has no column voice"),
+        ([LEXICAL], "gold.csv has no rows; unpack"),
+        ([LEXICAL, "", "1,,A,5,w,p,3,1"], "line 3: filename is empty"),
+        ([LEXICAL, "1,aa"], "line 2: voice is empty"),
+        ([LEXICAL, "1,aa,A,5,w,p,3,1,1"], "line 2: 9 cells, but 8 columns"),
         ([LEXICAL, "1,aa,A,often,w,p,3,1"], "2: frequency is 'often', not a"),
         ([LEXICAL, "1,aa,A,5,w,p,3,2"], "line 2: correct is '2', not 0 or 1"),
         ([LEXICAL, "1,zz,A,5,w,p,3,1"], "names no recording that can be used"),
@@ -120,13 +123,32 @@ def test_bad_gold(zerospeech, tmp_path, lines, message):
         script(ZEROSPEECH).prepare_zerospeech(zerospeech, tmp_path)
 
 
+def test_tables_and_texts_as_they_come(zerospeech, storycloze, tmp_path):
+    table = zerospeech / "syntactic" / "dev" / "gold.csv"
+    text = table.read_text().replace("dogs eat meat", "cafe\u0301\u2028s")
+    table.write_bytes(("\ufeff" + text.replace("\n", "\r\n")).encode())
+    script(ZEROSPEECH).prepare_zerospeech(zerospeech, tmp_path)
+    items = load_manifest(tmp_path / "valid_syntactic.json")
+    assert items["c"]["text"] == "caf\xe9\u2028s" and len(items) == 2
+    text = "Ann sat.\u2028Cafe\u0301. She left."
+    path = storycloze / "sSC" / "9_17_correct.txt"
+    path.write_bytes(f"\ufeff{text}\r\n".encode())
+    path.with_name("10_17_incorrect.txt").write_text("Ann sat. Caf\xe9. No.")
+    script(STORYCLOZE).prepare_storycloze(storycloze, tmp_path)
+    items = load_manifest(tmp_path / "test_storycloze.json")
+    assert items["9_17_correct"]["context_text"] == "Ann sat. Caf\xe9."
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match=r"9_17_correct.txt is not UTF-8"):
+        script(STORYCLOZE).prepare_storycloze(storycloze, tmp_path)
+
+
 def test_syntactic_gold_without_subtypes(zerospeech, tmp_path):
     gold(
         zerospeech / "syntactic" / "dev",
         "id,filename,voice,transcription,correct",
         "7,c,A,dogs eat meat,1",
     )
-    with pytest.raises(ValueError, match="has no rows with type, subtype"):
+    with pytest.raises(ValueError, match="has no column type, subtype"):
         script(ZEROSPEECH).prepare_zerospeech(zerospeech, tmp_path)
 
 

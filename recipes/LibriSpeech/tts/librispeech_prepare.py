@@ -8,6 +8,12 @@ r"""Write manifests of LibriSpeech, with word times where there are alignments.
 Each split gets a manifest of its name; ``train.json``, ``valid.json`` and
 ``test.json`` are what the splits make together. Nothing is downloaded.
 Recordings that a manifest names already are not opened again.
+
+Alignments, TextGrids of the Montreal Forced Aligner or ``.alignment.txt``, lie
+beside the recordings, or in a tree of their own, laid out alike:
+
+    python librispeech_prepare.py LibriSpeech MANIFEST_FOLDER \
+        --alignment_folder ALIGNMENTS
 """
 
 import argparse
@@ -28,11 +34,15 @@ def prepare_librispeech(
     tr_splits: Sequence[str] = TRAIN_SPLITS,
     dev_splits: Sequence[str] = DEV_SPLITS,
     te_splits: Sequence[str] = TEST_SPLITS,
+    alignment_folder: str | None = None,
 ) -> None:
     """Write the manifests, or what is missing of them."""
     splits = [*tr_splits, *dev_splits, *te_splits]
     prepare(
-        {split: read_librispeech(data_folder, split) for split in splits},
+        {
+            split: read_librispeech(data_folder, split, alignment_folder)
+            for split in splits
+        },
         save_folder,
         merged={"train": tr_splits, "valid": dev_splits, "test": te_splits},
     )
@@ -47,5 +57,8 @@ if __name__ == "__main__":
     parser.add_argument("--tr_splits", nargs="*", default=TRAIN_SPLITS)
     parser.add_argument("--dev_splits", nargs="*", default=DEV_SPLITS)
     parser.add_argument("--te_splits", nargs="*", default=TEST_SPLITS)
+    parser.add_argument(
+        "--alignment_folder", help="holds the splits' alignments"
+    )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare_librispeech(**vars(parser.parse_args()))

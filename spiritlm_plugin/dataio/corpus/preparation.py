@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -90,7 +91,7 @@ def prepare(
     }
     for name, parts in (merged or {}).items():
         if parts:
-            union = {n: i for split in parts for n, i in items[split].items()}
+            union = _by_id(r for s in parts for r in items[s].items())
             write_manifest(union, save_folder / f"{name}.json")
 
 
@@ -167,10 +168,10 @@ def _describe(
     """Return the entry of a recording, or None if it cannot be used."""
     item = {"wav": "", "duration": None, **record}
     item["wav"] = str(item["wav"])
-    text, words = item.get("text"), item.pop("words", None)
+    words = item.pop("words", None)
     try:
-        if text is not None and not text.strip():
-            raise ValueError("its transcript is empty")
+        if item.get("text") is not None:
+            item["text"] = _check_text(item["text"])
         if item["duration"] is None:
             item["duration"] = _seconds(name, item["wav"], folder, known)
     except (OSError, ValueError) as error:
@@ -178,10 +179,24 @@ def _describe(
         return None
     if words is not None:
         try:
-            item["words"] = fit_words(words, item["duration"])
+            words = fit_words(words, item["duration"])
+            item["words"] = [[_composed(w), *times] for w, *times in words]
         except ValueError as error:
             logger.warning("%s has no word times: %s", name, error)
     return item
+
+
+def _check_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"its transcript is {text!r}, not a text")
+    if not text.strip():
+        raise ValueError("its transcript is empty")
+    return _composed(text)
+
+
+def _composed(text: str) -> str:
+    """Return a text whose letters with accents are one character each."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _seconds(name: str, wav: str, folder: Path, known: _Known) -> float:

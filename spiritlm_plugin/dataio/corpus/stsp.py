@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 from spiritlm_plugin.dataio.audio.reading import audio_seconds
 from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
+from spiritlm_plugin.utils.files import read_lines
 from spiritlm_plugin.utils.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -238,7 +240,7 @@ class STSPArchive:
 
     def _manifest(self, dataset: str, split: str) -> Path:
         name = f"{dataset}.{split}.jsonl"
-        found = sorted((self.folder / "manifest").glob(f"*/{name}"))
+        found = sorted((self.folder / "manifest").glob(f"*/{escape(name)}"))
         if len(found) != 1:
             raise FileNotFoundError(
                 f"{len(found) or 'no'} files {name} in the folders of "
@@ -322,8 +324,11 @@ def _read_lines(path: Path, read: Callable[[dict, int], Any]) -> list:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    content = path.read_text(encoding="utf-8")
-    for number, line in enumerate(content.split("\n"), 1):
+    try:
+        lines = read_lines(path)
+    except ValueError as error:
+        raise ArchiveError(str(error)) from error
+    for number, line in enumerate(lines, 1):
         if line.strip():
             yield number, line
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import glob
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
+from datasets.exceptions import DatasetGenerationError
 
 from spiritlm_plugin.dataio.corpus.unit_store import load_corpus
 from spiritlm_plugin.dataio.stream.mixing import Source
 
-_BUILDERS = {
+_KINDS = {
     ".txt": "text",
     ".json": "json",
     ".jsonl": "json",
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
+_TEXTS = [datasets.Value("string"), datasets.Value("large_string")]
+_BOM = "\ufeff"
+# What compressed files raise that are not whole.
+_DAMAGE = (OSError, EOFError, zlib.error)
 
 
 def load_texts(files: Sequence[str | Path]) -> datasets.Dataset:
@@ -28,53 +40,170 @@ def load_texts(files: Sequence[str | Path]) -> datasets.Dataset:
     files : sequence of str or Path
         Plain text, a document a line; or JSON lines, Parquet or Arrow with a
         column ``text``. All of one kind; compressed files may be named
-        ``.txt.gz`` and so on.
+        ``.txt.gz`` and so on. Text is UTF-8, with a byte order mark or not.
 
     Returns
     -------
     datasets.Dataset
-        With the column ``text``.
+        With the column ``text``; blank ones are left out.
 
     Raises
     ------
     FileNotFoundError
         Naming the file that is missing.
     ValueError
-        If the files are of several kinds or of none that is known, or have no
-        texts.
+        If the files are of several kinds or of none that is known, cannot be
+        read (names file and line), or have no texts.
 
     Example
     -------
     >>> path = tmp / "stories.txt"
-    >>> _ = path.write_text("once upon a time\nthe end\n")
+    >>> _ = path.write_text("once upon a time\n\nthe end\n")
     >>> load_texts([path])["text"][1]
     'the end'
     """
-    paths = [Path(file) for file in files]
+    paths = [Path(file).absolute() for file in files]
     if not paths:
         raise ValueError("no text files are named")
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"no such text file: {path}")
-    kinds = {
-        next((s for s in path.suffixes[::-1] if s in _BUILDERS), path.suffix)
+    kind = _kind(paths)
+    if kind in _PARSERS:
+        rows = _parse(paths, _PARSERS[kind], kind == "json")
+    else:
+        rows = _load(kind, paths)
+        if "text" not in rows.column_names:
+            raise ValueError(
+                f"{paths[0]} has no column 'text', only "
+                f"{', '.join(rows.column_names)}"
+            )
+        found = rows.features["text"]
+        if found not in _TEXTS:
+            raise ValueError(
+                f"the column 'text' of {paths[0]} holds {found}, not texts; "
+                "write it as strings"
+            )
+        rows = rows.select_columns(["text"])
+        rows = rows.filter(_have_text, batched=True, input_columns=["text"])
+    if not len(rows):
+        raise ValueError(f"there is no text in {', '.join(map(str, paths))}")
+    return rows
+
+
+def _kind(paths: Sequence[Path]) -> str:
+    suffixes = {
+        next((s for s in path.suffixes[::-1] if s in _KINDS), path.suffix)
         for path in paths
     }
-    builders = {_BUILDERS.get(kind) for kind in kinds}
-    if len(builders) > 1 or None in builders:
+    kinds = {_KINDS.get(suffix, "") for suffix in suffixes}
+    if len(kinds) > 1 or "" in kinds:
         raise ValueError(
-            f"text files should be of one kind, {', '.join(_BUILDERS)}; got "
-            f"{', '.join(sorted(kinds))}"
+            f"text files should be of one kind, {', '.join(_KINDS)}; got "
+            f"{', '.join(sorted(suffixes))}"
         )
-    rows = datasets.load_dataset(
-        builders.pop(), data_files=list(map(str, paths)), split="train"
+    return kinds.pop()
+
+
+def _load(kind: str, paths: Sequence[Path], **options: Any) -> datasets.Dataset:
+    """Return what `datasets` makes of files, whose names are no patterns."""
+    names = [glob.escape(str(path)) for path in paths]
+    return datasets.load_dataset(
+        kind, data_files=names, split="train", **options
     )
-    if "text" not in rows.column_names:
-        raise ValueError(
-            f"{paths[0]} has no column 'text', only "
-            f"{', '.join(rows.column_names)}"
+
+
+def _have_text(texts: Sequence[str | None]) -> list[bool]:
+    return [bool(text and text.strip()) for text in texts]
+
+
+def _parse(
+    paths: Sequence[Path], parse: Callable[[str], list[str]], is_json: bool
+) -> datasets.Dataset:
+    """Return the texts of files of text.
+
+    JSON is read as text, too: its reader in `datasets` takes a column of texts
+    that look like dates for dates.
+    """
+    is_list = is_json and any(map(_holds_list, paths))
+    try:
+        return _load(
+            "text",
+            paths,
+            features=datasets.Features({"text": _TEXTS[0]}),
+            sample_by="document" if is_list else "line",
+        ).map(
+            partial(_parse_batch, parse=parse),
+            batched=True,
+            batch_size=1 if is_list else 1000,
+            desc="reading texts",
         )
-    return rows.select_columns(["text"])
+    except (DatasetGenerationError, ValueError) as error:
+        fault = None if is_list else _find_fault(paths, parse)
+        raise ValueError(
+            fault
+            or f"there is no text in {', '.join(map(str, paths))} that can be "
+            f"read: {error.__cause__ or error}"
+        ) from error
+
+
+def _parse_batch(
+    batch: Mapping[str, list[str]], parse: Callable[[str], list[str]]
+) -> dict[str, list[str]]:
+    texts = [text for row in batch["text"] for text in parse(row)]
+    return {"text": [*compress(texts, _have_text(texts))]}
+
+
+def _parse_line(line: str) -> list[str]:
+    return [line.removeprefix(_BOM)]
+
+
+def _parse_json(content: str) -> list[str]:
+    """Return the texts of a record, or of a list of records."""
+    content = content.removeprefix(_BOM)
+    records = json.loads(content) if content.strip() else []
+    texts = []
+    for record in records if isinstance(records, list) else [records]:
+        if not isinstance(record, dict) or "text" not in record:
+            raise ValueError(f"{content:.60} has no column 'text'")
+        text = record["text"]
+        if not isinstance(text, str | None):
+            raise ValueError(f"its text is {text!r:.60}, not a text")
+        if text:
+            text.encode()  # which half a surrogate pair refuses
+            texts.append(text)
+    return texts
+
+
+_PARSERS = {"text": _parse_line, "json": _parse_json}
+
+
+def _holds_list(path: Path) -> bool:
+    with suppress(*_DAMAGE), _open(path) as file:
+        return file.read(1024).removeprefix(_BOM.encode()).lstrip()[:1] == b"["
+    return False
+
+
+def _find_fault(
+    paths: Sequence[Path], parse: Callable[[str], list[str]]
+) -> str | None:
+    """Say which line cannot be read, and why."""
+    for path in paths:
+        number = 0
+        try:
+            with _open(path) as file:
+                for line in file:
+                    number += 1
+                    parse(line.decode("utf-8"))
+        except _DAMAGE as error:
+            return f"{path} is damaged after line {number}: {error}"
+        except ValueError as error:
+            return f"{path}, line {number}: {error}; correct it"
+    return None
+
+
+def _open(path: Path) -> Any:
+    return fsspec.open(str(path), "rb", compression="infer")
 
 
 def load_corpora(

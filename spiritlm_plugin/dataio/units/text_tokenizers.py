@@ -17,6 +17,8 @@ from typing import Any, Protocol, cast
 import sentencepiece
 from tokenizers import Tokenizer
 
+from spiritlm_plugin.utils.files import read_lines
+
 _SPEECH_TOKEN = re.compile(r"\[(Text|Speech|ASR|TTS|(Hu|Pi|St)\d+)\]")
 # As Llama 2's tokenizer was trained; one thread, so that it is deterministic.
 _TRAINING: dict[str, Any] = {
@@ -275,7 +277,7 @@ def train_text_tokenizer(
     'the  hat: été'
     """
     if isinstance(texts, (str, Path)):
-        texts = Path(texts).read_text(encoding="utf-8").splitlines()
+        texts = read_lines(texts)
     texts = list(texts)
     if not any(texts):
         raise ValueError("cannot train a text tokenizer: there are no texts")

@@ -21,6 +21,7 @@ from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.checkpoints import require_files
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.utils.files import read_lines, safe_file_name
 
 logger = logging.getLogger(__name__)
 
@@ -206,8 +207,7 @@ def find_recordings(folder: Path) -> dict[str, Recording]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str, int | None, str]]:
     """Yield the place of each line, its recording, channel and the rest."""
-    content = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         line = line.partition("#")[0]
         channel = _CHANNEL.search(line)
         if channel is not None:
@@ -263,8 +263,7 @@ def read_segments(path: Path) -> dict[str, list[Span]]:
 
 
 def _read_texts(path: Path) -> dict[str, str]:
-    content = path.read_text(encoding="utf-8", errors="replace")
-    pairs = (line.split(maxsplit=1) for line in content.splitlines())
+    pairs = (line.split(maxsplit=1) for line in read_lines(path))
     return {_stem(p[0]): _plain(p[1]) for p in pairs if len(p) == 2}
 
 
@@ -330,7 +329,8 @@ def _cut(
         for start, end in [(0.0, duration)] if whole else pieces:
             times = f"{1000 * start:07.0f}_{1000 * end:07.0f}"
             name = task.name if whole else f"{task.name}_{speaker}_{times}"
-            wav = f"wav/{speaker}/{style}/{name}.wav"
+            place = "/".join(map(safe_file_name, (speaker, style, name)))
+            wav = f"wav/{place}.wav"
             if not (folder / wav).exists():
                 block = _read(file, start, end)
                 if recording.kind == "conversational":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from spiritlm_plugin.dataio.corpus.csv_tables import Row, read_table
 from spiritlm_plugin.dataio.corpus.preparation import Record
 
 logger = logging.getLogger(__name__)
@@ -31,28 +32,33 @@ def read_fluent_speech_commands(
     ------
     Record
         With wav, speaker, text, and the intent: action, object and location
-        together. Rows that are not complete are reported.
+        together. Its id is the name of the recording, after that of its folder
+        where several have one name. Rows that are not complete are reported.
 
     Raises
     ------
     FileNotFoundError
         If the table is not there.
     ValueError
-        If it lacks a column, or has no complete row.
+        If it cannot be read, lacks a column, or has no complete row.
     """
     data_folder = Path(data_folder).resolve()
+    rows = _read_rows(data_folder / "data" / f"{split}_data.csv")
+    stems = Counter(Path(path).stem for path in {row["path"] for row in rows})
     is_empty = True
-    for row in _read_table(data_folder / "data" / f"{split}_data.csv"):
-        text = " ".join((row["transcription"] or "").lower().split())
-        slots = [(row[slot] or "").strip() for slot in SLOTS]
-        if not text or not all(slots):
+    for row in rows:
+        text = " ".join(row["transcription"].lower().split())
+        slots = [row[slot].strip() for slot in SLOTS]
+        if not text or not row["path"] or not all(slots):
             logger.warning(
                 "%s is left out: its row is not complete", row["path"]
             )
             continue
         wav = data_folder / row["path"]
+        # Two speakers may have a recording of one name.
+        is_shared = stems[wav.stem] > 1
         yield (
-            wav.stem,
+            f"{wav.parent.name}/{wav.stem}" if is_shared else wav.stem,
             {
                 "wav": wav,
                 "speaker": row["speakerId"],
@@ -68,18 +74,10 @@ def read_fluent_speech_commands(
         )
 
 
-def _read_table(path: Path) -> Iterator[dict[str, str]]:
+def _read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no table {path}; name the folder of Fluent Speech Commands that "
             "holds data/ and wavs/"
         )
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        missing = set(COLUMNS) - set(table.fieldnames or ())
-        if missing:
-            raise ValueError(
-                f"{path} has no column {', '.join(sorted(missing))}; unpack "
-                "the corpus again"
-            )
-        yield from table
+    return [row for _, row in read_table(path, COLUMNS)]

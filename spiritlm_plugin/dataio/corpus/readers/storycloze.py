@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
+from spiritlm_plugin.utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ def read_word_times(path: str | Path) -> dict[str, list]:
     FileNotFoundError
         If there is no such manifest.
     ValueError
-        If no utterance of it has words.
+        If it cannot be read, or no utterance of it has words.
     """
     path = Path(path)
     if not path.is_file():
@@ -148,8 +149,17 @@ def read_word_times(path: str | Path) -> dict[str, list]:
             "an aligner on the manifests, such as "
             "recipes/LibriSpeech/pretraining/align.py, and name its folder"
         )
-    items = json.loads(path.read_text(encoding="utf-8"))
-    words = {n: item["words"] for n, item in items.items() if "words" in item}
+    try:
+        items = json.loads(path.read_text(encoding="utf-8-sig")).items()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no manifest: {error}; run the aligner again"
+        ) from error
+    words = {
+        name: item["words"]
+        for name, item in items
+        if isinstance(item, dict) and isinstance(item.get("words"), list)
+    }
     if not words:
         raise ValueError(
             f"no utterance of {path} has words; run an aligner on the manifest"
@@ -190,7 +200,7 @@ def _sentence_ends(text: str) -> set[int]:
     if ends - {len(words)}:
         return ends
     # Without punctuation each line is a sentence.
-    counts = [len(line.split()) for line in text.splitlines()]
+    counts = [len(line.split()) for line in text.split("\n")]
     return {sum(counts[:number]) for number in range(1, len(counts) + 1)}
 
 
@@ -306,7 +316,7 @@ def _read_texts(story: _Story) -> dict[str, dict[str, str]]:
     if _missing_texts(story):
         return {ending: {} for ending in ENDINGS}
     files = _text_files(story)
-    texts = {w: p.read_text(encoding="utf-8-sig") for w, p in files.items()}
+    texts = {what: read_text(path) for what, path in files.items()}
     plain = {what: " ".join(text.split()) for what, text in texts.items()}
     if CONTEXT in texts:
         context = plain[CONTEXT]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from spiritlm_plugin.dataio.corpus.csv_tables import Row, read_table
 from spiritlm_plugin.dataio.corpus.preparation import Record
 
 SPLITS = ("dev", "test")
@@ -91,12 +91,18 @@ def read_zerospeech(
     Raises
     ------
     ValueError
-        If gold.csv cannot be read.
+        If gold.csv cannot be read; names the line.
     """
     path = _gold(Path(data_folder).resolve(), task, split)
-    rows = _read_table(path, (*ITEMS[task], *COLUMNS))
+    needs = (*ITEMS[task], *COLUMNS)
+    table = list(read_table(path, needs))
+    if not table:
+        raise ValueError(f"{path} has no rows; unpack the corpus again")
+    for line, row in table:
+        _check(path, line, row, needs)
+    rows = [row for _, row in table]
     items = [_join(row[column] for column in ITEMS[task]) for row in rows]
-    columns = [_columns(path, line, row) for line, row in enumerate(rows, 2)]
+    columns = [_columns(path, line, row) for line, row in table]
     frequencies = {
         item: kept["frequency"]
         for item, kept, row in zip(items, columns, rows)
@@ -121,25 +127,22 @@ def read_zerospeech(
         yield name, record
 
 
-def _read_table(path: Path, needs: Sequence[str]) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    missing = [c for c in needs if not rows or c not in rows[0]]
-    if missing:
-        raise ValueError(
-            f"{path} has no rows with {', '.join(missing)}; its columns should "
-            f"be {', '.join(needs)} and others"
-        )
-    return rows
-
-
-def _columns(path: Path, line: int, row: Mapping[str, str]) -> dict[str, Any]:
-    """Return what is kept of a row, and check it."""
+def _check(path: Path, line: int, row: Row, needs: Sequence[str]) -> None:
+    """Raise unless a row says what it must."""
+    for column in needs:
+        if not row[column]:
+            raise ValueError(
+                f"{path}, line {line}: {column} is empty; correct the line"
+            )
     if row["correct"] not in ("0", "1"):
         raise ValueError(
             f"{path}, line {line}: correct is {row['correct']!r}, not 0 or 1; "
             "correct the line"
         )
+
+
+def _columns(path: Path, line: int, row: Row) -> dict[str, Any]:
+    """Return what is kept of a row."""
     kept: dict[str, Any] = {}
     for column, kind in _KEPT.items():
         value = row.get(column)
