@@ -56,7 +56,7 @@ reproduce: $(VENV)/installed-eval
 		make reproduce CHECKPOINTS=folder DATA=folder))
 	cd recipes/Paper && $(abspath $(BIN))/python reproduce.py \
 		hparams/reproduce.yaml \
-		--checkpoints "$(abspath $(CHECKPOINTS))" --data "$(abspath $(DATA))" \
+		--checkpoints "$(abspath $(CHECKPOINTS))" --data_folder "$(abspath $(DATA))" \
 		$(if $(OUTPUT),--output_folder "$(abspath $(OUTPUT))") \
 		$(if $(RECOGNIZER),--recognizer "$(RECOGNIZER)") \
 		$(if $(ALIGNER),--aligner "$(ALIGNER)") \

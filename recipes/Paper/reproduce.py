@@ -1,6 +1,6 @@
 """Measure the tables of Spirit LM's paper, with Meta's weights, on real data.
 
-python reproduce.py hparams/reproduce.yaml --checkpoints CHECKPOINTS --data DATA
+python reproduce.py hparams/reproduce.yaml --checkpoints CHECKPOINTS --data_folder DATA
 
 DATA holds the corpora as they are unpacked (see README.md); what is missing is
 left out. Writes manifests (manifests/), what each evaluation writes into a folder of
@@ -43,7 +43,7 @@ ALIGN = {
 
 def prepare_all(hparams, corpora, device):
     """Write the manifests, with word times where an aligner is named."""
-    data, manifests = hparams["data"], manifests_of(hparams)
+    data, manifests = hparams["data_folder"], manifests_of(hparams)
     for corpus in corpora:
         run_on_main(prepare_corpus, [corpus, data, manifests])
     if not hparams["aligner"]:
@@ -60,7 +60,7 @@ def prepare_all(hparams, corpora, device):
 
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, ReproductionSettings)
-    evaluations, left_out = plan(hparams, find_corpora(hparams["data"]))
+    evaluations, left_out = plan(hparams, find_corpora(hparams["data_folder"]))
     device = run_opts["device"] or infer_device()
     wanted = {evaluation.corpus for evaluation in evaluations}
     prepare_all(hparams, [c for c in CORPORA if c in wanted], device)

@@ -34,7 +34,7 @@ _SIZES = ("utterances", "groups", "prompts")
 class ReproductionSettings(Settings):
     """What a reproduction of the paper's tables reads; see `plan`."""
 
-    data: str
+    data_folder: str
     checkpoints: str | None
     models: dict[str, dict[str, Any] | None]
     dtype: str
@@ -136,6 +136,11 @@ def plan(
                 left_out.append(f"{name}: {reason}")
                 continue
             settings = _complete(hparams, task, corpus, own)
+            lost = _without_times(hparams, settings)
+            if lost:
+                left_out.append(
+                    f"{name}, {lost}: no word times; name an aligner: --aligner"
+                )
             settings |= model_settings(hparams, model)
             folder = Path(hparams["output_folder"]) / _folder(name) / model
             settings = _read_by(task, settings)
@@ -182,7 +187,7 @@ def _missing(
 ) -> str | None:
     """Return what an evaluation lacks, None if nothing."""
     if corpus not in corpora:
-        return f"no {corpus} in {hparams['data']}"
+        return f"no {corpus} in {hparams['data_folder']}"
     if task != "tts":
         return None
     if not hparams["recognizer"]:
@@ -208,18 +213,25 @@ def _complete(
         "batch_size": hparams["batch_size"],
         "recognizer": hparams["recognizer"],
         "manifest_folder": str(manifests_of(hparams) / corpus),
-        "data_folder": str(Path(hparams["data"]) / corpus),
+        "data_folder": str(Path(hparams["data_folder"]) / corpus),
         **dict.fromkeys(_SIZES, hparams["items"]),
         **hparams["tasks"].get(task, {}),
         **own,
     }
     if hparams["aligner"] and task == "tts":
         settings["shot_split"] = f"{ALIGNED}/{settings['shot_split']}"
-    if not hparams["aligner"] and task == "comprehension":
-        settings["modalities"] = [
-            m for m in settings["modalities"] if m in ("S", "T")
-        ]
     return settings
+
+
+def _without_times(
+    hparams: ReproductionSettings, settings: dict[str, Any]
+) -> str:
+    """Drop modalities that need word times, where none are to be had."""
+    asked = settings.get("modalities") or []
+    if hparams["aligner"] or not set(asked) - {"S", "T"}:
+        return ""
+    settings["modalities"] = [m for m in asked if m in ("S", "T")]
+    return ", ".join(m for m in asked if m not in ("S", "T"))
 
 
 def _read_by(task: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,16 @@ behind some, in several runs; classifiers of sentiment judge what it says.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NamedTuple, cast
 
 import soundfile
+import torch
 from matplotlib.figure import Figure
+from speechbrain.utils.distributed import infer_device
 from torch import Tensor
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
@@ -34,7 +37,9 @@ from spiritlm_plugin.evaluation.loop import (
     answer_row,
     dropped_of,
     item_seeds,
+    load_model,
     model_name,
+    predict,
 )
 from spiritlm_plugin.evaluation.predictions import Rows
 from spiritlm_plugin.evaluation.reports import (
@@ -42,7 +47,7 @@ from spiritlm_plugin.evaluation.reports import (
     percent,
     write_report,
 )
-from spiritlm_plugin.inference import SpeechCodec
+from spiritlm_plugin.inference import SpeechCodec, SpiritLM
 from spiritlm_plugin.inference.continuation import Continuer
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Answer
 from spiritlm_plugin.inference.generation import Generation, speech_of
@@ -161,6 +166,37 @@ def settle(
                 "one of the two options out"
             )
     return cast("SentimentSettings", {**hparams, **RELEASED})
+
+
+@torch.inference_mode()
+def evaluate(
+    hparams: SentimentSettings, run_opts: Any, lm: SpiritLM | None = None
+) -> None:
+    """Have prompts continued and judged, and report.
+
+    Arguments
+    ---------
+    hparams : SentimentSettings
+        The recipe's.
+    run_opts : RunOptions
+        As of `load_recipe`.
+    lm : SpiritLM, optional
+        The model; loaded as ``hparams`` says by default.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ArchiveError
+        As of `Benchmark`, `load_classifiers` and `load_model`.
+    """
+    benchmark = Benchmark(hparams)
+    device = run_opts.get("device") or infer_device()
+    classifiers = load_classifiers(hparams, device)
+    lm = lm or load_model(hparams, run_opts)
+    settings = settings_of(hparams, run_opts, lm, classifiers, benchmark)
+    make = partial(Continuation, hparams, lm, classifiers, benchmark)
+    rows = predict(hparams, settings, benchmark.questions, make)
+    if rows is not None:
+        report(hparams, benchmark, rows, classifiers)
 
 
 class Condition(NamedTuple):
