@@ -148,7 +148,9 @@ class UnitVocoder(nn.Module):
             return None
         if isinstance(speaker, str) and speaker in self.speakers:
             return self.speakers.index(speaker)
-        is_number = isinstance(speaker, Integral) and speaker is not True
+        is_number = isinstance(speaker, Integral) and not isinstance(
+            speaker, bool
+        )
         if is_number and 0 <= int(speaker) < len(self.speakers):
             return int(speaker)
         known = ", ".join(f"{i} ({s})" for i, s in enumerate(self.speakers))
