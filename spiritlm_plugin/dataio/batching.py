@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from spiritlm_plugin.utils.arguments import whole_number
+
 T = TypeVar("T")
 
 
@@ -91,7 +93,6 @@ def sized_batches(lengths: Sequence[float], size: int) -> list[list[int]]:
     >>> sized_batches([1, 9, 10], 2)
     [[2, 1], [0]]
     """
-    if size < 1:
-        raise ValueError(f"batch_size must be >= 1, got {size}")
+    size = whole_number("batch_size", size)
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return [order[i : i + size] for i in range(0, len(order), size)]

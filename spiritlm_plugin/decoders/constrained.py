@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
+from spiritlm_plugin.utils.arguments import number, whole_number
 
 if TYPE_CHECKING:
     from transformers import GenerationMixin
@@ -32,6 +33,67 @@ if TYPE_CHECKING:
 # How often, in tokens, the duration of the speech so far is looked at.
 _SECONDS_EVERY = 8
 _NEVER = 2**31 - 1
+# Beyond these, logits divided by a temperature leave the range of float32.
+_COLDEST, _HOTTEST = 1e-30, 1e30
+# A beam costs as much as a prompt.
+_MOST_BEAMS = 256
+
+
+class Sampling(NamedTuple):
+    """How tokens are chosen, in numbers that were checked."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    num_beams: int
+
+
+def check_sampling(
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    num_beams: int = 1,
+) -> Sampling:
+    """Return how tokens are chosen, checked.
+
+    Arguments
+    ---------
+    max_new_tokens, temperature, top_p, num_beams
+        As of `decode`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument.
+
+    Example
+    -------
+    >>> check_sampling(9, np.float64(0.5), 1).temperature
+    0.5
+    >>> check_sampling(9, 1e-300, 1).temperature
+    0.0
+    """
+    new_tokens = whole_number("max_new_tokens", max_new_tokens)
+    heat = number("temperature", temperature)
+    if not 0 <= heat <= _HOTTEST:
+        raise ValueError(
+            f"temperature must not be negative, nor above {_HOTTEST:.0e}, got "
+            f"{temperature}"
+        )
+    share = number("top_p", top_p)
+    if not 0 < share <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+    beams = whole_number("num_beams", num_beams)
+    if beams > _MOST_BEAMS:
+        raise ValueError(
+            f"num_beams must be at most {_MOST_BEAMS}, got {num_beams}"
+        )
+    if beams > 1 and heat >= _COLDEST:
+        raise ValueError(
+            f"num_beams={beams} searches for the likeliest output: give "
+            "temperature=0"
+        )
+    return Sampling(new_tokens, heat if heat >= _COLDEST else 0.0, share, beams)
 
 
 @dataclass(frozen=True)
@@ -240,7 +302,7 @@ def decode(
     max_new_tokens : int
         Tokens to add at most.
     temperature : float
-        0 takes the most likely token.
+        0 takes the most likely token, as does what is almost 0.
     top_p : float
         Share of the probability that tokens are drawn from.
     seeds : sequence of int, optional
@@ -254,7 +316,7 @@ def decode(
         See ``max_seconds``.
     num_beams : int
         Continuations of each prompt that are followed, of which the likeliest
-        a token is given; for a ``temperature`` of 0.
+        a token is given, 256 at most; for a ``temperature`` of 0.
 
     Returns
     -------
@@ -275,13 +337,13 @@ def decode(
     >>> len(out.ids), out.end_reason
     (3, 'max_new_tokens')
     """
-    _check(temperature, top_p, max_new_tokens)
-    if num_beams < 1:
-        raise ValueError(f"num_beams must be >= 1, got {num_beams}")
-    if num_beams > 1 and (temperature > 0 or max_seconds is not None):
+    max_new_tokens, temperature, top_p, num_beams = check_sampling(
+        max_new_tokens, temperature, top_p, num_beams
+    )
+    if num_beams > 1 and max_seconds is not None:
         raise ValueError(
-            f"{num_beams} beams are searched for the likeliest output: give "
-            "temperature=0, and no max_seconds"
+            f"num_beams={num_beams} and max_seconds={max_seconds} do not go "
+            "together; leave one out"
         )
     if max_seconds is not None and seconds_of is None:
         raise ValueError(
@@ -292,6 +354,8 @@ def decode(
             "sampling needs a seed for each prompt; give seeds, or "
             "temperature=0"
         )
+    if not prompts:
+        return []
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
     if longest >= lm.context:
@@ -299,6 +363,8 @@ def decode(
             f"a prompt of {longest} tokens leaves no room in the model's "
             f"context of {lm.context}; shorten it"
         )
+    # No more random numbers are drawn than there can be tokens.
+    max_new_tokens = min(max_new_tokens, lm.context - min(lengths))
     eos_id = lm.vocabulary.eos_id
     ids, mask = pad_in_front(prompts, eos_id)
     allowed = lm.vocabulary.allowed(output, lm.rows, stop).to(lm.device)
@@ -363,12 +429,3 @@ def _ends(
         Decoded(row[:end], reasons[reason])
         for row, end, reason in zip(new.cpu(), length, which)
     ]
-
-
-def _check(temperature: float, top_p: float, max_new_tokens: int) -> None:
-    if temperature < 0:
-        raise ValueError(f"temperature must not be negative, got {temperature}")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")

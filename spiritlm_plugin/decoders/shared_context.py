@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
+from spiritlm_plugin.utils.arguments import whole_number
 
 
 @torch.inference_mode()
@@ -79,8 +80,7 @@ def _check(
             f"{len(contexts)} contexts and {len(continuations)} continuations: "
             "give one for each"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+    whole_number("batch_size", batch_size)
     for index, (context, continuation) in enumerate(
         zip(contexts, continuations)
     ):

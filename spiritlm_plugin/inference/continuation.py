@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spiritlm_plugin.dataio.units.segments import Segment, Text
-from spiritlm_plugin.inference.few_shot import Answer, FewShot
+from spiritlm_plugin.dataio.units.prompts import (
+    continuation_answer,
+    continuation_shot,
+)
+from spiritlm_plugin.dataio.units.segments import Segment, Text, as_segment
+from spiritlm_plugin.inference.few_shot import Answer, FewShot, as_shots
 from spiritlm_plugin.inference.generation import Generation
+from spiritlm_plugin.utils.arguments import as_list
 
 if TYPE_CHECKING:
     from spiritlm_plugin.inference.protocols import InterleavedModel
-
-# Ends a shot of text alone, which no change of modality ends.
-_END = "\n"
 
 
 class Continuer(FewShot):
@@ -55,7 +57,8 @@ class Continuer(FewShot):
         temperature: float = 0.8,
         **options: Any,
     ):
-        shown = [_join(*pair) for pair in lm.with_units(shots)]
+        pairs = as_shots(shots, as_segment, as_segment)
+        shown = [continuation_shot(*pair) for pair in lm.with_units(pairs)]
         super().__init__(
             lm,
             shown,
@@ -74,29 +77,22 @@ class Continuer(FewShot):
     ) -> list[Answer]:
         """Return the continuations; one may be empty."""
         voice = self.lm.speaker_id(speaker)
-        queries = self.lm.with_units([[part] for part in prompts])
+        parts = as_list("prompts", prompts, "segments")
+        queries = self.lm.with_units([[as_segment(part)] for part in parts])
         shown, generations = self.ask(queries, seeds)
         answers = [
-            self._read(prompt.segments, prompt.shots, generation)
+            self._read(prompt.shots, generation)
             for prompt, generation in zip(shown, generations)
         ]
         # Behind speech without a marker between.
         self.speak(answers, shown, True, seeds, voice)
         return answers
 
-    def _read(
-        self, prompt: list[Segment], shots: int, generation: Generation
-    ) -> Answer:
-        """Leave what stands before the end of a shot, where some are shown."""
+    def _read(self, shots: int, generation: Generation) -> Answer:
+        """Leave what stands before a line break, where shots end in one."""
         text = generation.text
-        if shots and isinstance(prompt[-1], Text) and text:
-            text = text.partition(_END)[0]
+        if shots and text:
+            text = continuation_answer(text)
             generation = Generation([Text(text)], generation.end_reason)
         complete = generation.end_reason == "end_of_sequence"
         return Answer(generation, shots, text, complete)
-
-
-def _join(prompt: Segment, continuation: Segment) -> list[Segment]:
-    if isinstance(prompt, Text) and isinstance(continuation, Text):
-        return [prompt, Text(f" {continuation.text}{_END}")]
-    return [prompt, continuation]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -29,8 +29,18 @@ from spiritlm_plugin.dataio.units.segments import (
     Transcript,
 )
 from spiritlm_plugin.dataio.units.units import Kind
+from spiritlm_plugin.decoders.constrained import check_sampling
 from spiritlm_plugin.inference.generation import Generation, speech_of
-from spiritlm_plugin.utils.seeds import derive_seed
+from spiritlm_plugin.utils.arguments import (
+    as_list,
+    as_texts,
+    shown,
+    whole_number,
+)
+from spiritlm_plugin.utils.seeds import derive_seed, draw_seeds
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 if TYPE_CHECKING:
     from spiritlm_plugin.inference.protocols import InterleavedModel
@@ -68,8 +78,59 @@ class Answer:
 
 def as_speech(lm: InterleavedModel, recordings: Sequence[Any]) -> list[Speech]:
     """Return recordings, units or `Speech` as speech with units."""
-    speech = [r if isinstance(r, Speech) else Speech(r) for r in recordings]
-    return cast("list[Speech]", lm.with_units([speech])[0])
+    items = as_list("recordings", recordings, "recordings")
+    return cast("list[Speech]", lm.with_units([[*map(to_speech, items)]])[0])
+
+
+def to_speech(recording: Any) -> Speech:
+    """Return a recording, units or `Speech` as speech."""
+    return recording if isinstance(recording, Speech) else Speech(recording)
+
+
+def to_text(text: Any) -> str:
+    """Return a text, checked as `Text` checks it."""
+    return Text(text).text
+
+
+def as_shots(
+    shots: Any, first: Callable[[Any], T], second: Callable[[Any], U]
+) -> list[tuple[T, U]]:
+    """Return shots as pairs, checked.
+
+    Arguments
+    ---------
+    shots : iterable of pairs, optional
+        As they are given.
+    first, second : callable
+        Make of the halves of a shot what is needed, or raise TypeError or
+        ValueError.
+
+    Raises
+    ------
+    TypeError
+        If there is no list of shots.
+    ValueError
+        Naming the shot that is none.
+
+    Example
+    -------
+    >>> as_shots([("1", "a")], int, str)
+    [(1, 'a')]
+    >>> as_shots([("1", "a"), "2"], int, str)
+    Traceback (most recent call last):
+        ...
+    ValueError: shot 1 must be a pair, got '2'
+    """
+    pairs = []
+    given = [] if shots is None else as_list("shots", shots, "pairs")
+    for index, shot in enumerate(given):
+        if not isinstance(shot, (list, tuple)) or len(shot) != 2:
+            raise ValueError(f"shot {index} must be a pair, got {shown(shot)}")
+        try:
+            pairs.append((first(shot[0]), second(shot[1])))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"shot {index} cannot be used: {error}") from error
+    return pairs
 
 
 class FewShot:
@@ -119,28 +180,26 @@ class FewShot:
                 f"the model was not trained on [{output.upper()}]: its "
                 "vocabulary has no such marker; give shots without it"
             )
+        sampling = check_sampling(max_new_tokens, temperature, top_p, num_beams)
         self.lm = lm
-        self.context = lm.context
-        limit = min(context or self.context, self.context) - max_new_tokens
+        self.context = room = lm.context
+        if context is not None:
+            room = min(whole_number("context", context), room)
+        limit = room - sampling.max_new_tokens
         if shots and limit < 1:
             raise ValueError(
                 f"an answer of {max_new_tokens} tokens fills the context of "
-                f"{limit + max_new_tokens}, without room for shots; lower "
-                "max_new_tokens"
+                f"{room}, without room for shots; lower max_new_tokens"
             )
         self.prompts = FewShotPrompts(lm.vocabulary, shots, output, limit)
-        self.batch_size = batch_size
-        self.sampling: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "num_beams": num_beams,
-        }
+        self.batch_size = whole_number("batch_size", batch_size)
+        self.sampling: dict[str, Any] = sampling._asdict()
 
     def ask(
         self, queries: Sequence[list[Segment]], seeds: Sequence[int]
     ) -> tuple[list[Prompt], list[Generation]]:
         """Generate the answers; queries that are too long get none."""
+        seeds = draw_seeds(seeds, len(queries))
         prompts = [self.prompts(query) for query in queries]
         generations = [Generation([], TOO_LONG) for _ in prompts]
         fits = [i for i, p in enumerate(prompts) if p.tokens < self.context]
@@ -223,8 +282,9 @@ class Transcriber(FewShot):
         max_new_tokens: int = 200,
         **options: Any,
     ):
-        speech = as_speech(lm, [recording for recording, _ in shots])
-        shown = [asr_shot(s, t, trained) for s, (_, t) in zip(speech, shots)]
+        pairs = as_shots(shots, to_speech, to_text)
+        speech = as_speech(lm, [recording for recording, _ in pairs])
+        shown = [asr_shot(s, t, trained) for s, (_, t) in zip(speech, pairs)]
         output = "asr" if trained else "text"
         super().__init__(lm, shown, output, max_new_tokens, **options)
         self.trained = trained
@@ -294,17 +354,16 @@ class Reader(FewShot):
         candidates: int = 1,
         **options: Any,
     ):
-        if candidates < 1:
-            raise ValueError(f"candidates must be positive, got {candidates}")
-        if candidates > 1 and "asr" not in lm.vocabulary.markers:
+        self.candidates = whole_number("candidates", candidates)
+        if self.candidates > 1 and "asr" not in lm.vocabulary.markers:
             raise ValueError(
                 "to choose among candidates the model has to transcribe them, "
                 "and its vocabulary has no [ASR]; make one candidate"
             )
-        self.candidates = candidates
         self.stop = None if stop is None else as_speech(lm, [stop])[0]
-        speech = as_speech(lm, [recording for recording, _ in shots])
-        shown = [tts_shot(t, s, self.stop) for s, (_, t) in zip(speech, shots)]
+        pairs = as_shots(shots, to_speech, to_text)
+        speech = as_speech(lm, [recording for recording, _ in pairs])
+        shown = [tts_shot(t, s, self.stop) for s, (_, t) in zip(speech, pairs)]
         super().__init__(
             lm,
             shown,
@@ -323,6 +382,8 @@ class Reader(FewShot):
     ) -> list[Answer]:
         """Return the readings; one may be empty."""
         voice = self.lm.speaker_id(speaker)
+        texts = as_texts("texts", texts)
+        seeds = draw_seeds(seeds, len(texts))
         queries = [tts_query(text, self.stop is None) for text in texts]
         numbers = range(self.candidates)
         prompts, generations = self.ask(
@@ -425,11 +486,12 @@ class Classifier(FewShot):
         max_new_tokens: int = 50,
         **options: Any,
     ):
-        if labels is not None and not labels:
+        self.labels = None if labels is None else as_texts("labels", labels)
+        if self.labels is not None and not self.labels:
             raise ValueError("there are no labels to choose from; name some")
-        speech = as_speech(lm, [recording for recording, _ in shots])
-        shown = [intent_shot(s, label) for s, (_, label) in zip(speech, shots)]
-        self.labels = None if labels is None else list(labels)
+        pairs = as_shots(shots, to_speech, to_text)
+        speech = as_speech(lm, [recording for recording, _ in pairs])
+        shown = [intent_shot(s, label) for s, (_, label) in zip(speech, pairs)]
         # Speech or a marker behind a label ends it, so the model may choose.
         output = "any"
         if self.labels is not None:

@@ -18,14 +18,19 @@ from spiritlm_plugin.dataio.units.segments import (
     Speech,
     Text,
     as_prompt,
-    is_single_prompt,
+    as_prompts,
 )
 from spiritlm_plugin.dataio.units.units import Kind
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary, check_output
-from spiritlm_plugin.decoders.constrained import decode
-from spiritlm_plugin.inference.codec import SpeechCodec, draw_seeds
+from spiritlm_plugin.decoders.constrained import check_sampling, decode
+from spiritlm_plugin.inference.codec import SpeechCodec
 from spiritlm_plugin.inference.generation import Generation, Speaking
 from spiritlm_plugin.inference.tasks import Tasks
+from spiritlm_plugin.utils.arguments import as_list, flag, number, whole_number
+from spiritlm_plugin.utils.seeds import draw_seeds
+
+# Of max_seconds: far beyond any context.
+_LONGEST = 1e9
 
 
 class SpiritLM(SpeechCodec, Tasks):
@@ -173,16 +178,16 @@ class SpiritLM(SpeechCodec, Tasks):
         Arguments
         ---------
         prompts : sequence
-            One prompt (a list of segments) or a list of prompts. A segment is
-            ``Text(...)``, ``Speech(...)`` or a tuple ``("text", ...)``,
-            ``("speech", ...)``.
+            One prompt (a list of segments) or a list of prompts, also none;
+            anything that has items is a list. A segment is ``Text(...)``,
+            ``Speech(...)`` or a tuple ``("text", ...)``, ``("speech", ...)``.
         output : str
             ``"text"``, ``"speech"`` or ``"any"``, which may change between
             the two.
         max_new_tokens : int
-            Tokens to add at most.
+            Tokens to add at most, where the context has room for so many.
         temperature : float
-            0 takes the most likely token.
+            0 takes the most likely token, as does what is almost 0.
         top_p : float
             Share of the probability that tokens are drawn from.
         speaker : int or str, optional
@@ -190,7 +195,8 @@ class SpiritLM(SpeechCodec, Tasks):
             where the vocoder can tell.
         seed : int or sequence of int, optional
             One for each prompt; a single number n gives prompt i the seed
-            n + i. A prompt's output depends on its seed, not on the batch.
+            n + i. A prompt's output depends on its seed, not on the batch. Of
+            64 bits.
         stop : bool
             Whether speech may end with the end-of-sequence token. The
             released code lets it run to ``max_new_tokens`` (False).
@@ -205,7 +211,7 @@ class SpiritLM(SpeechCodec, Tasks):
             Prompts to run together; prompts of similar length are.
         num_beams : int
             Outputs of each prompt that a search for the likeliest follows at a
-            time; for a ``temperature`` of 0.
+            time, 256 at most; for a ``temperature`` of 0.
 
         Returns
         -------
@@ -219,6 +225,8 @@ class SpiritLM(SpeechCodec, Tasks):
         ValueError
             If a prompt is empty or longer than the model's context, or an
             argument is out of range.
+        TypeError
+            If an argument is of another type; the argument is named.
 
         Example
         -------
@@ -230,10 +238,12 @@ class SpiritLM(SpeechCodec, Tasks):
         0
         """
         check_output(output)
-        if max_seconds is not None and not max_seconds > 0:
-            raise ValueError(f"max_seconds must be positive, got {max_seconds}")
-        single = is_single_prompt(prompts)
-        batch = [as_prompt(p) for p in ([prompts] if single else prompts)]
+        sampling = check_sampling(max_new_tokens, temperature, top_p, num_beams)
+        max_seconds = _checked_seconds(max_seconds)
+        min_speech_units = whole_number("min_speech_units", min_speech_units, 0)
+        batch_size = whole_number("batch_size", batch_size)
+        stop, vocode = flag("stop", stop), flag("vocode", vocode)
+        batch, single = as_prompts(prompts)
         voice = self.speaker_id(speaker)
         seeds = draw_seeds(seed, len(batch))
         batch = self.with_units(batch)
@@ -245,14 +255,11 @@ class SpiritLM(SpeechCodec, Tasks):
                 self.mods.language_model,
                 [ids[i] for i in chosen],
                 output,
-                max_new_tokens,
-                temperature,
-                top_p,
-                [seeds[i] for i in chosen],
-                stop,
-                max_seconds,
-                speaking.seconds_of,
-                num_beams,
+                seeds=[seeds[i] for i in chosen],
+                stop=stop,
+                max_seconds=max_seconds,
+                seconds_of=speaking.seconds_of,
+                **sampling._asdict(),
             )
             for i, result in zip(chosen, results):
                 decoded[i] = result
@@ -316,23 +323,31 @@ class SpiritLM(SpeechCodec, Tasks):
         >>> sums.shape, bool(sums < 0), counts.tolist()
         (torch.Size([1]), True, [2])
         """
-        if is_single_prompt(prompts):
-            prompts, continuations = [prompts], [continuations]
-        if len(prompts) != len(continuations):
+        batch, single = as_prompts(prompts)
+        following = [continuations]
+        if not single:
+            following = as_list("continuations", continuations, "prompts")
+        if len(batch) != len(following):
             raise ValueError(
-                f"{len(prompts)} prompts and {len(continuations)} "
+                f"{len(batch)} prompts and {len(following)} "
                 "continuations: give one for each"
             )
-        pairs = [as_prompt(p) for p in (*prompts, *continuations)]
+        pairs = [*batch, *map(as_prompt, following)]
         pairs = self.with_units(pairs)
-        contexts, targets = [], []
+        contexts: list[list[int]] = []
+        targets: list[list[int]] = []
         for prompt, continuation in zip(
-            pairs[: len(prompts)], pairs[len(prompts) :]
+            pairs[: len(batch)], pairs[len(batch) :]
         ):
             modality, target = self.vocabulary.encode_continuation(continuation)
+            if not target:
+                raise ValueError(
+                    f"continuation {len(targets)} is empty: its speech has no "
+                    "units; leave it out"
+                )
             contexts.append(self.vocabulary.encode(prompt, modality))
             targets.append(target)
-        counts = torch.tensor([len(target) for target in targets])
+        counts = torch.tensor([*map(len, targets)], dtype=torch.int64)
         sums = torch.empty(len(targets))
         lengths = [len(c) + len(t) for c, t in zip(contexts, targets)]
         for chosen in sized_batches(lengths, batch_size):
@@ -362,6 +377,10 @@ class SpiritLM(SpeechCodec, Tasks):
         >>> lm.with_units([[Text("two"), Speech(recording)]])
         [[Text(text='two'), Speech(59 phonetic units)]]
         """
+        batch = [
+            as_list("a prompt", prompt, "segments")
+            for prompt in as_list("batch", batch, "prompts")
+        ]
         recordings = {
             id(segment): segment
             for prompt in batch
@@ -410,3 +429,16 @@ class SpiritLM(SpeechCodec, Tasks):
     def _continues_speech(self, ids: Tensor) -> bool:
         """Tell whether an output starts with speech, before any marker."""
         return len(ids) > 0 and int(self.vocabulary.kinds[ids[0]]) >= 0
+
+
+def _checked_seconds(seconds: float | None) -> float | None:
+    """Return a limit on the duration, checked; None is none."""
+    if seconds is None:
+        return None
+    limit = number("max_seconds", seconds)
+    if not 0 < limit <= _LONGEST:
+        raise ValueError(
+            f"max_seconds must be positive, and at most {_LONGEST:.0e}, got "
+            f"{seconds}"
+        )
+    return limit

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.units.segments import Speech
-from spiritlm_plugin.inference.codec import draw_seeds, pad_waveforms
+from spiritlm_plugin.inference.codec import is_padded, pad_waveforms
 from spiritlm_plugin.inference.few_shot import (
     TOO_LONG,
     Answer,
     Classifier,
     Reader,
     Transcriber,
+    as_shots,
+    to_speech,
+    to_text,
 )
+from spiritlm_plugin.utils.arguments import as_list, as_texts
+from spiritlm_plugin.utils.seeds import draw_seeds
 
 if TYPE_CHECKING:
     from spiritlm_plugin.inference.protocols import InterleavedModel as _Model
@@ -100,8 +105,9 @@ class Tasks(_Model):
             ...
         ValueError: this model was not trained on [ASR]; give shots
         """
-        trained = self._is_trained("asr", shots)
-        transcribe = Transcriber(self, shots or (), trained, **options)
+        pairs = as_shots(shots, to_speech, to_text)
+        trained = self._is_trained("asr", pairs)
+        transcribe = Transcriber(self, pairs, trained, **options)
         speech = self._as_speech(wavs, wav_lens)
         answers = transcribe(speech, draw_seeds(seed, len(speech)))
         return [answer.text for answer in _checked(answers)]
@@ -157,15 +163,15 @@ class Tasks(_Model):
         >>> wavs.shape[0], wav_lens
         (1, tensor([1.]))
         """
-        if isinstance(texts, str):
-            raise TypeError("synthesize takes a list of texts: [text]")
-        trained = self._is_trained("tts", shots)
+        texts = as_texts("texts", texts)
+        pairs = as_shots(shots, to_speech, to_text)
+        trained = self._is_trained("tts", pairs)
         if trained == (stop is not None):
             raise ValueError(
                 'shots and stop, a recording of the word "stop", go together: '
                 "give both, or none"
             )
-        read = Reader(self, shots or (), stop, **options)
+        read = Reader(self, pairs, stop, **options)
         answers = read(texts, draw_seeds(seed, len(texts)), speaker)
         wavs = [answer.generation.wav for answer in _checked(answers)]
         return pad_waveforms(
@@ -230,8 +236,8 @@ class Tasks(_Model):
     def _as_speech(
         self, wavs: Tensor | Sequence[Any], wav_lens: Tensor | None
     ) -> list[Speech]:
-        if wav_lens is None and isinstance(wavs, (list, tuple)):
-            return [w if isinstance(w, Speech) else Speech(w) for w in wavs]
+        if wav_lens is None and not is_padded(wavs):
+            return [*map(to_speech, as_list("wavs", wavs, "recordings"))]
         return [Speech(units) for units in self.encode_batch(wavs, wav_lens)]
 
 

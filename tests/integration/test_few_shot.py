@@ -236,7 +236,10 @@ def test_shots_that_do_not_fit_are_dropped(trained):
             "unknown speaker 'nobody'",
         ),
         (lambda lm: Reader(lm, SHOTS, STOP, candidates=2), r"has no \[ASR\]"),
-        (lambda lm: Reader(lm, SHOTS, STOP, candidates=0), "positive, got 0"),
+        (
+            lambda lm: Reader(lm, SHOTS, STOP, candidates=0),
+            "candidates must be >= 1",
+        ),
         (lambda lm: Transcriber(lm, trained=True), r"not trained on \[ASR\]"),
         (
             lambda lm: Transcriber(lm, SHOTS, max_new_tokens=2048),

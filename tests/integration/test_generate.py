@@ -99,14 +99,16 @@ def test_prompts_in_all_forms(expressive, recording, samples):
         [Text("he"), ("text", " said"), Speech(recording.read_bytes())],
         [Text("he said"), Speech(samples)],
         [Text("he said"), Speech(torch.from_numpy(samples))],
+        [Text("he said"), Speech({"array": samples, "sampling_rate": RATE})],
+        iter([("text", "he said"), ("speech", {"path": str(recording)})]),
         [Text("he said"), ("speech", units)],
         [Text("he said"), Speech(units.merge())],
     ]
     options = {"output": "text", "max_new_tokens": 10}
     expected = shown(greedily(expressive, forms[-1], **options))
-    batch = greedily(expressive, forms, **options)
+    batch = greedily(expressive, iter(forms), **options)
     assert [shown(output) for output in batch] == [expected] * len(forms)
-    assert shown(greedily(expressive, forms[2], **options)) == expected
+    assert shown(greedily(expressive, iter(forms[2]), **options)) == expected
     [output] = greedily(expressive, forms[:1], **options)
     assert shown(output) == expected
     reverse = forms[-1][::-1]
@@ -393,7 +395,7 @@ def test_an_output_continues_as_a_prompt(base, samples):
 @pytest.mark.parametrize(
     ("prompts", "error", "message"),
     [
-        ([], ValueError, r"list of segments.*got \[\]"),
+        (None, ValueError, "list of segments.*got None"),
         ([[]], ValueError, "prompt is empty"),
         ([[Text("")]], ValueError, "prompt is empty"),
         ([[Text("a")], [Text("")]], ValueError, "prompt is empty"),

@@ -19,6 +19,7 @@ from spiritlm_plugin.dataio.corpus.stsp import (
     SENTIMENTS,
     ArchiveError,
 )
+from spiritlm_plugin.dataio.units.segments import Break
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.evaluation import sentiment as evaluation
 from spiritlm_plugin.evaluation.predictions import PredictionsError
@@ -191,12 +192,21 @@ def test_an_oracle(evaluate, answers, tmp_path):
     for modality in ("text", "speech"):
         assert summary["prompts"][modality]["accuracy"]["all"]["mean"] == 100
     assert summary["chance"] == pytest.approx(100 / 3)
-    # Shots are pairs before the prompt; texts end in a line break.
+    # A break stands behind each half of a shot, the second a line break.
     assert len(asked) == 4 * 2 * 2 * QUESTIONS
-    assert sorted({len(prompt) for prompt in asked}) == [1, 7]
-    shots = [p for p in asked if len(p) > 1]
-    shown = next(p for p in shots if all(isinstance(s, Text) for s in p))
-    assert shown[1].text.startswith(" ") and shown[1].text.endswith("\n")
+    assert sorted({len(prompt) for prompt in asked}) == [1, 3 * 4 + 1]
+    for *shots, query in asked:
+        assert not isinstance(query, Break)
+        assert all(isinstance(part, Text | Speech) for part in shots[::2])
+        assert shots[1::2] == [Break(), Break("\n")] * (len(shots) // 4)
+    both = [p for p in asked if len(p) > 1 and isinstance(p[-1], Text)]
+    shown = next(p for p in both if isinstance(p[2], Text))
+    assert [s.text for s in shown[:4]] == [
+        shown[0].text,
+        "",
+        shown[0].text,
+        "\n",
+    ]
     folder = tmp_path / "out" / "predictions"
     assert len(list(folder.iterdir())) == 4 * 2 * 2
     found = read_predictions(folder / "s2t_3shot_run1.jsonl")
@@ -206,6 +216,7 @@ def test_an_oracle(evaluate, answers, tmp_path):
     by_id = {row["id"]: row for row in map(json.loads, rows)}
     # What stands behind a line break is another example where some are shown.
     assert by_id["t2t_3shot_run0/t0"]["continuation"] == "so negative"
+    assert by_id["s2t_3shot_run0/0"]["continuation"] == "so negative"
     assert "what" in by_id["t2t_0shot_run0/t0"]["continuation"]
     assert by_id["s2s_3shot_run0/0"]["continuation"].startswith("[Hu0]")
     assert len(list((tmp_path / "out" / "wavs").iterdir())) == 2 * 2

@@ -1,6 +1,7 @@
 """Few-shot prompts are those of the paper, and answers are read as it does."""
 
 import pytest
+import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,8 @@ from spiritlm_plugin.dataio.units.prompts import (
     asr_answer,
     asr_query,
     asr_shot,
+    continuation_answer,
+    continuation_shot,
     draw_shots,
     fitting_shots,
     intent_answer,
@@ -75,6 +78,68 @@ def test_prompts_of_the_paper(vocabulary, segments, output, expected):
         assert actual == [*ids, vocabulary.markers[marker]]
     else:
         assert actual == vocabulary.encode_string(expected)
+
+
+P, G = Text("so it rained"), Text("all day.")
+A, B = Speech(SpeechUnits([1, 1, 2])), Speech(SpeechUnits([3, 4]))
+
+
+@pytest.mark.parametrize(
+    ("shot", "query", "output", "expected"),
+    [
+        (
+            (P, G),
+            Text("the cat"),
+            "text",
+            "[Text]so it rained[Text]all day.\n" * 2 + "[Text]the cat",
+        ),
+        (
+            (P, B),
+            Text("the cat"),
+            "speech",
+            "[Text]so it rained[Speech][Hu3][Hu4]\n" * 2
+            + "[Text]the cat[Speech]",
+        ),
+        (
+            (A, B),
+            Speech(SpeechUnits([5])),
+            "speech",
+            "[Speech][Hu1][Hu2][Speech][Hu3][Hu4]\n" * 2 + "[Speech][Hu5]",
+        ),
+        (
+            (A, G),
+            Speech(SpeechUnits([5])),
+            "text",
+            "[Speech][Hu1][Hu2][Text]all day.\n" * 2 + "[Speech][Hu5][Text]",
+        ),
+    ],
+    ids=["t2t", "t2s", "s2s", "s2t"],
+)
+def test_shots_of_the_benchmark_of_sentiments(
+    checkpoints, shot, query, output, expected
+):
+    """They have the ids that the released tokenizer gives the whole string."""
+    folder = checkpoints / "spiritlm_model" / "spirit-lm-base-7b"
+    released = sentencepiece.SentencePieceProcessor(
+        model_file=str(folder / "tokenizer.model")
+    )
+    ids = [released.bos_id(), *released.encode(expected)]
+    shots = [continuation_shot(*shot)] * 2
+    prompts = FewShotPrompts(Vocabulary.load(folder), shots, output, 999)
+    prompt = prompts([query])
+    assert prompts.vocabulary.encode(prompt.segments, output) == ids
+    assert (prompt.shots, prompt.tokens) == (2, len(ids))
+    # Without shots it is simply continued.
+    alone = expected.rpartition("\n")[2]
+    assert prompts.vocabulary.encode([query], output) == [
+        released.bos_id(),
+        *released.encode(alone),
+    ]
+
+
+def test_continuations_end_with_their_line():
+    assert continuation_answer("all day.\nso it") == "all day."
+    assert continuation_answer("all day.") == "all day."
 
 
 @pytest.mark.parametrize(
@@ -154,6 +219,10 @@ def test_prompts_fit_and_are_counted(vocabulary, limit):
     assert prompt.tokens <= limit or prompt.shots == 0
     expected = sum(shots[4 - prompt.shots :], [])
     assert prompt.segments == [*expected, TWO]
+    # Also where shots end in a break.
+    shots = [continuation_shot(Text("a"), Text("the " * i)) for i in range(4)]
+    prompt = FewShotPrompts(vocabulary, shots, "text", limit)([Text("b")])
+    assert prompt.tokens == len(vocabulary.encode(prompt.segments, "text"))
 
 
 @given(st.integers(0, 20), st.integers(0, 9))

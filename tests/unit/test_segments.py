@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.units.segments import (
+    Break,
     Speech,
     Text,
     as_prompt,
+    as_prompts,
     as_segment,
     is_single_prompt,
     parse_prompt,
@@ -102,7 +104,14 @@ def test_single_prompts(prompts):
 
 
 @pytest.mark.parametrize(
-    "prompts", [[[Text("a")]], [[("text", "a")], [Text("b")]], ([Text("a")],)]
+    "prompts",
+    [
+        [],
+        [[Text("a")]],
+        [[("text", "a")], [Text("b")]],
+        ([Text("a")],),
+        [(Text("a"), Text("b"))],
+    ],
 )
 def test_lists_of_prompts(prompts):
     assert not is_single_prompt(prompts)
@@ -111,7 +120,7 @@ def test_lists_of_prompts(prompts):
 @pytest.mark.parametrize(
     ("prompts", "error", "message"),
     [
-        ([], ValueError, r"list of segments .* got \[\]"),
+        (None, ValueError, "list of segments .* got None"),
         ("the cat", ValueError, "got 'the cat'"),
         (("text", "a"), TypeError, "put the segment in a list"),
     ],
@@ -121,12 +130,50 @@ def test_what_is_no_prompt(prompts, error, message):
         is_single_prompt(prompts)
 
 
+@pytest.mark.parametrize("make", [list, iter, np.array, tuple])
+def test_whatever_has_items_is_a_list(make):
+    prompt = [Text("a"), Text("b")]
+    assert as_prompt(make(prompt)) == prompt
+    assert as_prompts(make(prompt)) == ([prompt], True)
+    batch = [make(prompt), make(prompt)]
+    assert as_prompts(iter(batch)) == ([prompt, prompt], False)
+
+
+def test_a_break_ends_something():
+    assert as_prompt([Text("a"), Break("\n")])[1] == Break("\n")
+    assert as_segment(("break", "\n")) == Break("\n") != Text("\n")
+    with pytest.raises(ValueError, match=r"starts with Break\(text='a'\)"):
+        as_prompt([Break("a"), Text("b")])
+
+
 def test_text_holds_a_str():
     with pytest.raises(TypeError, match="str, got bytes"):
         Text(b"the cat")
+    with pytest.raises(ValueError, match="'.udcff' at character 1, half of"):
+        Text("a\udcff")
 
 
-@pytest.mark.parametrize("content", [None, 3, [0.0, 0.1], Text("a")])
+class Decoder:
+    def get_all_samples(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"array": np.zeros(3), "sampling_rate": 8000},
+        {"bytes": b"RIFF", "path": None},
+        Decoder(),
+    ],
+)
+def test_recordings_of_datasets(content):
+    assert Speech(content).content is content
+    assert not Speech(content).has_units
+
+
+@pytest.mark.parametrize(
+    "content", [None, 3, [0.0, 0.1], Text("a"), {}, {"text": "a"}]
+)
 def test_speech_refuses_other_content(content):
     with pytest.raises(TypeError, match=f"got {type(content).__name__}"):
         Speech(content)

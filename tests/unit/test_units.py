@@ -212,6 +212,12 @@ def test_cut_refuses_times(times):
         SpeechUnits([1, 2]).cut(*times)
 
 
+@pytest.mark.parametrize("end", [float("inf"), float("nan"), "1"])
+def test_cut_refuses_what_is_no_time(end):
+    with pytest.raises((TypeError, ValueError), match="end must be"):
+        SpeechUnits([1, 2]).cut(0, end)
+
+
 def test_cut_refuses_units_without_durations():
     with pytest.raises(ValueError, match="durations"):
         SpeechUnits([1, 2], full_rate=False).cut(0, 0.04)
@@ -233,6 +239,11 @@ def test_base_and_equality():
         ({"phonetic": None}, "None"),
         ({"phonetic": [[1]]}, r"phonetic.*\(1, 1\)"),
         ({"phonetic": [1.5]}, "phonetic.*float32"),
+        ({"phonetic": [1j]}, "phonetic.*complex64"),
+        ({"phonetic": ["1"]}, r"phonetic.*got \['1'\]"),
+        ({"phonetic": [[1], [1, 2]]}, "phonetic.*1-D sequence"),
+        ({"phonetic": "12"}, "phonetic.*got '12'"),
+        ({"phonetic": [10**20]}, "phonetic.*below 2.*63, got"),
         ({"phonetic": [1], "pitch": [-2]}, "pitch.*-2"),
         ({"phonetic": [1, 2], "style": [0], "full_rate": False}, "style.*2.*1"),
     ],
@@ -245,6 +256,12 @@ def test_units_are_checked(arguments, message):
 def test_kinds_are_checked():
     with pytest.raises(ValueError, match="kind 3 is out of range: kinds are"):
         SpeechStream(torch.tensor([2, 3]), torch.tensor([5, 5]))
+
+
+@pytest.mark.parametrize("digits", [19, 5000])
+def test_units_in_a_string_have_few_digits(digits):
+    with pytest.raises(ValueError, match=rf"unit .Hu9+.* has {digits} digits"):
+        SpeechStream.from_string(f"[Hu1][Hu{'9' * digits}]")
 
 
 def test_streams_are_checked():

@@ -10,7 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.units.segments import Speech, Text, Transcript
+from spiritlm_plugin.dataio.units.segments import (
+    Break,
+    Speech,
+    Text,
+    Transcript,
+)
 from spiritlm_plugin.dataio.units.text_tokenizers import (
     HubText,
     SentencePieceText,
@@ -58,6 +63,13 @@ def as_string(prompt):
             segment.text if modality is Text else segment.stream.to_string()
         )
     return string
+
+
+def shots_as_string(prompt):
+    """Write a prompt with breaks, a marker before all other segments."""
+    return "".join(
+        as_string([s]) if not isinstance(s, Break) else s.text for s in prompt
+    )
 
 
 def merged(prompt):
@@ -174,6 +186,32 @@ def test_ids_are_those_of_the_whole_string(released, prompt):
     assert released.encode(tuples) == ids
     if prompt == merged(prompt):
         assert released.encode_string(string) == ids
+
+
+@given(
+    st.lists(st.one_of(plain_texts, streams(units)), min_size=1, max_size=5),
+    st.text(characters.filter(lambda c: c not in "[]"), max_size=4)
+    | st.just("\n"),
+)
+def test_ids_behind_breaks_are_those_of_the_whole_string(released, prompt, end):
+    model = released.text._proto
+    original = sentencepiece.SentencePieceProcessor(model_proto=model)
+    parts = [part for s in prompt for part in (s, Break(end))]
+    for shown in (parts, parts[:-1]):
+        string = shots_as_string(shown)
+        ids = [original.bos_id(), *original.encode(string)]
+        assert released.encode(shown) == ids
+    # What follows has its marker again.
+    markers = released.markers
+    for output in ("text", "speech"):
+        expected = [*released.encode(parts), markers[output]]
+        assert released.encode(parts, output) == expected
+    [*start, last] = parts[:-1]
+    output, ids = released.encode_continuation([last])
+    if start:
+        assert released.encode(start, output) + ids == released.encode(
+            [*start, last]
+        )
 
 
 @given(st.lists(st.one_of(texts, streams(units)), min_size=1, max_size=5))

@@ -15,6 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from spiritlm_plugin.dataio.units.segments import (
+    Break,
     Reading,
     Segment,
     Speech,
@@ -28,6 +29,7 @@ from spiritlm_plugin.utils.seeds import derive_seed
 START = "<START Transcript>"
 END = "<END>"
 STOP_WORD = "stop"
+LINE_END = "\n"
 _ANSWER = "A:"
 
 
@@ -222,6 +224,31 @@ def intent_answer(segments: Sequence[Segment]) -> str:
     if not segments or not isinstance(segments[0], Text):
         return ""
     return segments[0].text.strip()
+
+
+def continuation_shot(prompt: Segment, continuation: Segment) -> list[Segment]:
+    r"""Return a prompt with its continuation, each behind a marker.
+
+    As the benchmark of sentiment preservation has them, where both may be of
+    one modality; a line break ends them.
+
+    Example
+    -------
+    >>> continuation_shot(Text("a long"), Text("walk"))
+    [Text(text='a long'), Break(text=''), Text(text='walk'), Break(text='\n')]
+    """
+    return [prompt, Break(), continuation, Break(LINE_END)]
+
+
+def continuation_answer(text: str) -> str:
+    r"""Read a continuation: what stands before the end of its line.
+
+    Example
+    -------
+    >>> continuation_answer("walk\nand another")
+    'walk'
+    """
+    return text.partition(LINE_END)[0]
 
 
 def draw_shots(

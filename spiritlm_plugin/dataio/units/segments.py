@@ -2,8 +2,8 @@
 
 A prompt is a list of segments, `Text` and `Speech`, or of the tuples
 ``("text", ...)`` and ``("speech", ...)``; for models that are trained on
-transcribing and reading, also of `Transcript` and `Reading`. Only
-`parse_prompt` reads the bracket notation of the paper (``[Text]...[Speech][Hu3]...``); everywhere
+transcribing and reading, also of `Transcript` and `Reading`; and a `Break`
+stands where a marker is wanted that would be left out. Only `parse_prompt` reads the bracket notation of the paper (``[Text]...[Speech][Hu3]...``); everywhere
 else brackets in a text are characters like any others.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,8 +19,11 @@ import numpy as np
 from torch import Tensor
 
 from spiritlm_plugin.dataio.units.units import SpeechStream, SpeechUnits
+from spiritlm_plugin.utils.arguments import listed, shown
 
 _AUDIO_TYPES = (str, os.PathLike, bytes, bytearray, np.ndarray, Tensor)
+# Of the dictionaries that `datasets` gives for a recording.
+_AUDIO_KEYS = {"array", "bytes", "path"}
 _MARKER = re.compile(r"\[(Text|Speech|ASR|TTS)\]")
 
 
@@ -37,6 +40,8 @@ class Text:
     ------
     TypeError
         If ``text`` is not a string.
+    ValueError
+        If it has half a surrogate pair, which is no character.
 
     Example
     -------
@@ -52,6 +57,14 @@ class Text:
             raise TypeError(
                 f"a text segment holds a str, got {type(self.text).__name__}"
             )
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"a text segment holds {self.text[error.start]!r} at "
+                f"character {error.start}, half of a surrogate pair; decode "
+                "the text anew, or leave it out"
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +75,8 @@ class Speech:
     ---------
     content : path, bytes, numpy.ndarray, Tensor, SpeechUnits, SpeechStream
         A recording (a file's path or its bytes, or samples of one or several
-        channels, integer or float) or units.
+        channels, integer or float) or units. A recording of `datasets`, a
+        dictionary or a decoder, is one as well.
     sample_rate : int
         Of samples given as an array, in Hz. Files say their own.
     wav : Tensor, optional
@@ -85,9 +99,7 @@ class Speech:
     marker: ClassVar[str] = "speech"
 
     def __post_init__(self) -> None:
-        if not isinstance(
-            self.content, (SpeechUnits, SpeechStream, *_AUDIO_TYPES)
-        ):
+        if not (self.has_units or _is_recording(self.content)):
             raise TypeError(
                 "a speech segment holds a path, bytes, an array, a tensor, "
                 f"SpeechUnits or SpeechStream, got "
@@ -136,6 +148,27 @@ class Speech:
         return f"{type(self).__name__}({content}{spoken})"
 
 
+@dataclass(frozen=True)
+class Break(Text):
+    r"""The end of a shot: what follows has its marker again.
+
+    Its text, such as a line break, belongs to what stands before it, text or
+    speech, and has no marker.
+
+    Example
+    -------
+    >>> vocabulary = Vocabulary.extend(example_text_tokenizer(), phonetic=9)
+    >>> prompt = [Text("a"), Break("\n"), Text("b")]
+    >>> vocabulary.encode(prompt) == vocabulary.encode_string(
+    ...     "[Text]a\n[Text]b"
+    ... )
+    True
+    """
+
+    text: str = ""
+    marker: ClassVar[str] = "break"
+
+
 class Transcript(Text):
     """Text that says what the speech before it says.
 
@@ -165,7 +198,7 @@ class Reading(Speech):
 
 
 Segment = Text | Speech
-_CLASSES: tuple[type[Segment], ...] = (Text, Speech, Transcript, Reading)
+_CLASSES: tuple[type[Segment], ...] = (Text, Speech, Transcript, Reading, Break)
 SEGMENTS = {cls.marker: cls for cls in _CLASSES}
 
 
@@ -186,21 +219,22 @@ def as_segment(part: Segment | tuple) -> Segment:
         return part
     if isinstance(part, tuple) and len(part) == 2:
         kind, content = part
-        if kind in SEGMENTS:
+        if isinstance(kind, str) and kind in SEGMENTS:
             return SEGMENTS[kind](content)
     raise TypeError(
-        f"not a prompt segment: {part!r:.80}; use Text(...), Speech(...), "
+        f"not a prompt segment: {shown(part)}; use Text(...), Speech(...), "
         '("text", ...) or ("speech", ...)'
     )
 
 
-def as_prompt(prompt: Sequence) -> list[Segment]:
+def as_prompt(prompt: Iterable | Segment) -> list[Segment]:
     """Return a prompt as a list of segments, checked.
 
     Raises
     ------
     ValueError
-        If the prompt is empty, or has nothing but empty texts.
+        If the prompt is empty, has nothing but empty texts, or starts with a
+        `Break`.
     TypeError
         If it is not a list of segments.
 
@@ -211,18 +245,49 @@ def as_prompt(prompt: Sequence) -> list[Segment]:
     """
     if isinstance(prompt, (Text, Speech)):
         prompt = [prompt]
-    if not isinstance(prompt, (list, tuple)):
+    parts = listed(prompt)
+    if parts is None:
         raise TypeError(
             f"a prompt is a list of segments, got {type(prompt).__name__}; "
             'wrap a text as [Text("...")]'
         )
-    segments = [as_segment(part) for part in prompt]
+    segments = [as_segment(part) for part in parts]
     if not any(isinstance(s, Speech) or s.text for s in segments):
         raise ValueError(
             "the prompt is empty: give at least one Text or Speech segment "
             "with content"
         )
+    if isinstance(segments[0], Break):
+        raise ValueError(
+            f"a prompt starts with {shown(segments[0])}, which ends what "
+            "stands before it; put Text or Speech there"
+        )
     return segments
+
+
+def as_prompts(prompts: Any) -> tuple[list[list[Segment]], bool]:
+    """Return prompts, checked, and whether it was one alone.
+
+    Arguments
+    ---------
+    prompts : iterable
+        One prompt (a list of segments) or a list of prompts, also none.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As of `as_prompt` and `is_single_prompt`.
+
+    Example
+    -------
+    >>> as_prompts([Text("a")])
+    ([[Text(text='a')]], True)
+    """
+    if not isinstance(prompts, (Text, Speech, tuple)):
+        items = listed(prompts)
+        prompts = prompts if items is None else items
+    single = is_single_prompt(prompts)
+    return [as_prompt(p) for p in ([prompts] if single else prompts)], single
 
 
 def is_single_prompt(prompts: Any) -> bool:
@@ -235,16 +300,21 @@ def is_single_prompt(prompts: Any) -> bool:
     """
     if isinstance(prompts, (Text, Speech)):
         return True
-    if not isinstance(prompts, (list, tuple)) or not prompts:
+    if not isinstance(prompts, (list, tuple)):
         raise ValueError(
             "prompts is a list of segments or a list of such lists, got "
-            f"{prompts!r:.80}"
+            f"{shown(prompts)}"
         )
-    if isinstance(prompts, tuple) and isinstance(prompts[0], str):
+    if isinstance(prompts, tuple) and prompts and isinstance(prompts[0], str):
         raise TypeError(
-            f"not a prompt: {prompts!r:.80}; put the segment in a list"
+            f"not a prompt: {shown(prompts)}; put the segment in a list"
         )
-    return isinstance(prompts[0], (Text, Speech, tuple))
+    if not prompts:
+        return False
+    first = prompts[0]
+    if isinstance(first, tuple):
+        return bool(first) and isinstance(first[0], str)
+    return isinstance(first, (Text, Speech))
 
 
 def parse_prompt(string: str) -> list[Segment]:
@@ -288,3 +358,11 @@ def parse_prompt(string: str) -> list[Segment]:
             )
         segments.append(segment(stream))
     return segments
+
+
+def _is_recording(content: Any) -> bool:
+    """Tell whether a content is audio, in one of the forms that are read."""
+    if isinstance(content, Mapping):
+        return not _AUDIO_KEYS.isdisjoint(content)
+    decodes = hasattr(content, "get_all_samples")
+    return decodes or isinstance(content, _AUDIO_TYPES)

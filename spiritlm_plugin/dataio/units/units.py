@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spiritlm_plugin.utils.arguments import number, shown
+
 SAMPLE_RATE = 16000
 PHONETIC_RATE = 25.0
 PITCH_RATE = 12.5
@@ -49,14 +51,23 @@ class Kind(IntEnum):
 _PREFIXES = {"St": Kind.STYLE, "Pi": Kind.PITCH, "Hu": Kind.PHONETIC}
 _NAMES = {kind: prefix for prefix, kind in _PREFIXES.items()}
 _TOKEN = re.compile(r"\[(Hu|Pi|St)([0-9]+)\]")
+# Any number of so many fits into 64 bits.
+_MOST_DIGITS = 18
 
 
 def _as_stream(values: Units, name: str) -> Tensor:
     """Return ``values`` as a 1-D int64 tensor on the CPU, checked."""
-    stream = torch.as_tensor(values)
+    try:
+        stream = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} units must be a 1-D sequence of integers below 2**63, "
+            f"got {shown(values)}"
+        ) from error
     if stream.numel() == 0:
         stream = stream.to(torch.int64)
-    if stream.dim() != 1 or stream.is_floating_point():
+    is_whole = not (stream.is_floating_point() or stream.is_complex())
+    if stream.dim() != 1 or not is_whole:
         raise ValueError(
             f"{name} units must be a 1-D sequence of integers, got shape "
             f"{tuple(stream.shape)} of {stream.dtype}"
@@ -205,6 +216,8 @@ class SpeechUnits:
         ([24, 25], [12], [0, 1])
         """
         duration = self.duration
+        start = number("start", start)
+        end = None if end is None else number("end", end)
         until = duration if end is None else end
         if not 0 <= start <= until:
             raise ValueError(
@@ -365,12 +378,23 @@ class SpeechStream:
     def from_string(cls, string: str) -> SpeechStream:
         """Read the bracket form; anything but speech tokens is skipped.
 
+        Raises
+        ------
+        ValueError
+            If the number of a unit has more digits than 64 bits.
+
         Example
         -------
         >>> SpeechStream.from_string("[Speech][Hu3] [Hu4]").values.tolist()
         [3, 4]
         """
         found = _TOKEN.findall(string)
+        for prefix, unit in found:
+            if len(unit) > _MOST_DIGITS:
+                raise ValueError(
+                    f"unit [{prefix}{unit:.20}...] is out of range: it has "
+                    f"{len(unit)} digits"
+                )
         return cls(
             torch.tensor(
                 [int(_PREFIXES[prefix]) for prefix, _ in found],

@@ -10,9 +10,7 @@ Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.1.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.units.segments import (
+    Break,
     Segment,
     Speech,
     Text,
@@ -31,6 +30,7 @@ from spiritlm_plugin.dataio.units.text_tokenizers import (
     load_text_tokenizer,
 )
 from spiritlm_plugin.dataio.units.units import Kind, SpeechStream
+from spiritlm_plugin.utils.arguments import shown
 
 # Names of the markers, with what each is followed by: is it text?
 _MARKERS = {
@@ -252,8 +252,9 @@ class Vocabulary:
     ) -> list[int]:
         """Return the ids of a prompt.
 
-        A marker stands before each change of modality or of task, and at the
-        end if the output is of another than the last segment.
+        A marker stands before each change of modality or of task, behind
+        each `Break`, and at the end if the output is of another than the last
+        segment.
 
         Arguments
         ---------
@@ -277,11 +278,10 @@ class Vocabulary:
         check_output(output)
         ids = list(self.text.prompt_start)
         marker = None
-        for marker, parts in groupby(
-            as_prompt(prompt), key=attrgetter("marker")
-        ):
-            ids.append(self._marker_id(marker))
-            ids.extend(self._encode_parts(marker, parts))
+        for parts in _between_markers(as_prompt(prompt)):
+            ids.append(self._marker_id(parts[0].marker))
+            ids.extend(self._encode_parts(parts))
+            marker = parts[-1].marker
         if output not in ("any", marker):
             ids.append(self._marker_id(output))
         return ids
@@ -312,7 +312,7 @@ class Vocabulary:
         ids = list(self.text.prompt_start)
         for segment in parse_prompt(prompt):
             ids.append(self._marker_id(segment.marker))
-            ids.extend(self._encode_parts(segment.marker, [segment]))
+            ids.extend(self._encode_parts([segment]))
         return ids
 
     def _marker_id(self, marker: str) -> int:
@@ -323,21 +323,18 @@ class Vocabulary:
             )
         return self.markers[marker]
 
-    def _encode_parts(self, marker: str, parts: Iterable[Segment]) -> list[int]:
-        """Encode adjacent segments behind one marker as one."""
-        if _MARKERS[marker][1]:
-            texts = (part.text for part in parts if isinstance(part, Text))
-            return self.encode_text("".join(texts))
-        return self.encode_speech(
-            SpeechStream.concatenate(
-                [part.stream for part in parts if isinstance(part, Speech)]
-            )
-        )
+    def _encode_parts(self, parts: Sequence[Segment]) -> list[int]:
+        """Encode what stands behind one marker, text or speech, as one."""
+        text = "".join(part.text for part in parts if isinstance(part, Text))
+        streams = [part.stream for part in parts if isinstance(part, Speech)]
+        speech = SpeechStream.concatenate([SpeechStream([], []), *streams])
+        return self.encode_speech(speech) + self.encode_text(text)
 
     def decode(self, ids: Sequence[int] | Tensor) -> list[Segment]:
         """Return the segments that ids stand for, in order.
 
-        A segment ends where the modality changes, with or without a marker.
+        A segment ends where the modality changes, with or without a marker;
+        a `Break` comes back as its text.
         Control tokens (markers, beginning and end of sequence) are dropped.
 
         Arguments
@@ -408,11 +405,25 @@ class Vocabulary:
         return allowed
 
 
+def _between_markers(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Yield the segments that share a marker, those of a break with them."""
+    parts: list[Segment] = []
+    for segment in segments:
+        if parts and not isinstance(segment, Break):
+            if segment.marker != parts[0].marker or isinstance(
+                parts[-1], Break
+            ):
+                yield parts
+                parts = []
+        parts.append(segment)
+    yield parts
+
+
 def check_output(output: str) -> None:
     """Raise ValueError unless ``output`` names an output."""
-    if output not in OUTPUTS:
+    if not isinstance(output, str) or output not in OUTPUTS:
         raise ValueError(
-            f"output must be one of {', '.join(OUTPUTS)}, got {output!r}"
+            f"output must be one of {', '.join(OUTPUTS)}, got {shown(output)}"
         )
 
 
