@@ -11,7 +11,11 @@ from typing import Any
 from speechbrain.utils.distributed import ddp_barrier
 from tqdm import tqdm
 
-from spiritlm_plugin.utils.files import write_file
+from spiritlm_plugin.utils.files import (
+    naming_full_disk,
+    read_json,
+    write_file,
+)
 from spiritlm_plugin.utils.processes import rank_and_world_size
 
 Rows = dict[str, dict[str, Any]]
@@ -101,9 +105,15 @@ class Predictions:
                 progress.update(len(batch))
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write what was predicted; each row has its ``id``."""
+        """Write what was predicted; each row has its ``id``.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no room; what was written before is kept.
+        """
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        with open(self._file, "ab") as file:
+        with naming_full_disk(self._file), open(self._file, "ab") as file:
             file.write("".join(lines).encode())
 
     def gather(self) -> Rows | None:
@@ -157,7 +167,8 @@ class Predictions:
         path = self.folder / "settings.json"
         found = {}
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            remedy = "delete the folder, or name another output_folder"
+            found = read_json(path, remedy, PredictionsError)
         now = json.loads(json.dumps(settings))
         for name in sorted({*found, *now}):
             if found.get(name) != now.get(name):
@@ -185,8 +196,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            row["id"]
-        except (ValueError, TypeError, KeyError) as error:
+            hash(row["id"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise PredictionsError(
                 f"cannot read line {number} of {path}: {error}; delete the "
                 "file to have its items predicted again"

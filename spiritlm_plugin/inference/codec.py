@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 from collections.abc import Sequence
-from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -29,8 +27,11 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechStream,
     SpeechUnits,
 )
+from spiritlm_plugin.pretrained.building import build_folder
 from spiritlm_plugin.pretrained.folders import check_savedir, local_folder
-from spiritlm_plugin.pretrained.trust import check_folder
+from spiritlm_plugin.pretrained.trust import check_folder, read_hyperparams
+from spiritlm_plugin.utils.arguments import as_list, listed, shown, whole_number
+from spiritlm_plugin.utils.seeds import draw_seeds
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -113,11 +114,11 @@ class SpeechCodec(Pretrained):
         FileNotFoundError
             If a file is missing.
         ValueError
-            If ``savedir`` holds another model.
+            If the YAML is damaged, or ``savedir`` holds another model.
         UntrustedError
             If the folder names code that is not on the list of `check_folder`.
         CheckpointError
-            If weights do not fit.
+            If weights are damaged or do not fit.
 
         Example
         -------
@@ -127,19 +128,19 @@ class SpeechCodec(Pretrained):
         False
         """
         folder = local_folder(source, hparams_file)
+        yaml = read_hyperparams(folder / hparams_file)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         if "language_model" not in cls.MODULES_NEEDED:
             # Nobody waits for gigabytes that are not needed.
-            yaml = (folder / hparams_file).read_text(encoding="utf-8")
             if _LANGUAGE_MODEL.search(yaml):
                 overrides.setdefault("language_model", None)
         if not trust:
             check_folder(folder, hparams_file, overrides)
         if kwargs.get("savedir"):
             check_savedir(kwargs["savedir"], folder, hparams_file)
-        return super().from_hparams(
-            str(folder), hparams_file, overrides=overrides, **kwargs
-        )
+        built = build_folder(folder, hparams_file, overrides, **kwargs)
+        # None, as from SpeechBrain, where files were only collected.
+        return cast("Self", built and cls(**built))
 
     @property
     def speakers(self) -> list[str]:
@@ -154,6 +155,10 @@ class SpeechCodec(Pretrained):
         ValueError
             If there is no such voice.
         """
+        if isinstance(speaker, bool):
+            raise ValueError(
+                f"speaker must be a number or a name, got {speaker}"
+            )
         return self.mods.vocoder.speaker_id(speaker)
 
     def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[SpeechUnits]:
@@ -196,21 +201,17 @@ class SpeechCodec(Pretrained):
         >>> [len(units) for units in lm.encode_batch(wavs, wav_lens)]
         [24, 12]
         """
-        if isinstance(wavs, (str, bytes, os.PathLike)):
-            raise TypeError(
-                "encode_batch takes a list of recordings; for one file use "
-                "encode_file"
-            )
-        if isinstance(wavs, np.ndarray):
-            wavs = torch.as_tensor(wavs)
-        if isinstance(wavs, Tensor):
+        if is_padded(wavs):
             wavs = _unpad(wavs, wav_lens)
         elif wav_lens is not None:
             raise ValueError(
                 "wav_lens goes with a padded tensor; a list of recordings "
                 "has its own lengths"
             )
+        wavs = as_list("wavs", wavs, "recordings; for one file use encode_file")
         recordings = [read_audio(wav, sample_rate) for wav in wavs]
+        if not recordings:
+            return []
         with self.inference_ctx:
             return self.mods.tokenizer(recordings)
 
@@ -295,52 +296,85 @@ class SpeechCodec(Pretrained):
         >>> wavs.shape, wav_lens
         (torch.Size([1, 32000]), tensor([1.]))
         """
-        if isinstance(units, (SpeechUnits, SpeechStream, Speech)):
-            raise TypeError("decode_batch takes a list: decode_batch([units])")
-        items = [_as_units(item) for item in units]
-        if not items:
-            raise ValueError("nothing to decode: the list of units is empty")
-        speakers: list[Any] = [speaker] * len(items)
-        if isinstance(speaker, (list, tuple)):
-            speakers = list(speaker)
-        if len(speakers) != len(items):
-            raise ValueError(
-                f"{len(speakers)} speakers for {len(items)} items: give one, "
-                "or one for each"
-            )
-        voices = [self.speaker_id(s) for s in speakers]
+        of = "units; one item alone as decode_batch([units])"
+        items = [_as_units(item) for item in as_list("units", units, of)]
+        voices = self._voices(speaker, len(items))
         seeds = None if seed is None else draw_seeds(seed, len(items))
+        if global_style is not None:
+            global_style = whole_number("global_style", global_style, least=0)
+        if not items:
+            return pad_waveforms([])
         with self.inference_ctx:
             wavs = self.mods.vocoder.synthesize(
                 items, voices, global_style, seeds=seeds
             )
         return pad_waveforms(wavs)
 
+    def _voices(self, speaker: Any, count: int) -> list[int | None]:
+        """Return the voices of so many items, from one or one for each."""
+        speakers = listed(speaker)
+        if speakers is None:
+            return [self.speaker_id(speaker)] * count
+        if len(speakers) != count:
+            raise ValueError(
+                f"{len(speakers)} speakers for {count} items: give one, or one "
+                "for each"
+            )
+        return [self.speaker_id(one) for one in speakers]
+
 
 def pad_waveforms(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return a padded batch, and the relative length of each item."""
+    if not wavs:
+        return torch.zeros(0, 0), torch.zeros(0)
     lengths = torch.tensor([len(wav) for wav in wavs])
     longest = lengths.max().clamp(min=1)
     return pad_sequence(list(wavs), batch_first=True), lengths / longest
 
 
-def _unpad(wavs: Tensor, wav_lens: Tensor | None) -> list[Tensor]:
-    if wavs.dim() != 2:
+def is_padded(wavs: Any) -> TypeGuard[Tensor | np.ndarray]:
+    """Tell a batch of samples from a list of recordings.
+
+    Example
+    -------
+    >>> is_padded(np.zeros((2, 1600))), is_padded(np.array(["a.wav"]))
+    (True, False)
+    """
+    if isinstance(wavs, np.ndarray):
+        return wavs.dtype.kind not in "OSTUV"
+    return isinstance(wavs, Tensor)
+
+
+def _unpad(
+    wavs: Tensor | np.ndarray, wav_lens: Tensor | None
+) -> list[Tensor | np.ndarray]:
+    if wavs.ndim != 2:
         raise ValueError(
             f"a padded batch has shape (batch, time), got {tuple(wavs.shape)}; "
             "pass recordings with channels as a list"
         )
     if wav_lens is None:
         return list(wavs)
-    if wav_lens.shape != wavs.shape[:1] or not bool(
-        ((wav_lens > 0) & (wav_lens <= 1)).all()
+    shares = _as_shares(wav_lens)
+    if shares.shape != wavs.shape[:1] or not bool(
+        ((shares > 0) & (shares <= 1)).all()
     ):
         raise ValueError(
             "wav_lens holds a relative length in (0, 1] for each item, got "
-            f"{wav_lens.tolist()}"
+            f"{shown(wav_lens)}"
         )
-    lengths = (wav_lens * wavs.shape[1]).round().long()
+    lengths = (shares * wavs.shape[1]).round().long()
     return [wav[:n] for wav, n in zip(wavs, lengths.tolist())]
+
+
+def _as_shares(wav_lens: Any) -> Tensor:
+    try:
+        return torch.as_tensor(wav_lens)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "wav_lens holds a relative length for each item, got "
+            f"{shown(wav_lens)}"
+        ) from error
 
 
 def _as_units(item: SpeechUnits | SpeechStream | Speech) -> SpeechUnits:
@@ -354,17 +388,3 @@ def _as_units(item: SpeechUnits | SpeechStream | Speech) -> SpeechUnits:
         "speech units are SpeechUnits, SpeechStream or Speech, got "
         f"{type(item).__name__}"
     )
-
-
-def draw_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
-    """Return a seed for each of so many items."""
-    if seed is None:
-        seed = random.SystemRandom().randrange(2**31)
-    if isinstance(seed, (int, Integral)):
-        return [int(seed) + i for i in range(count)]
-    if len(seed) != count:
-        raise ValueError(
-            f"{len(seed)} seeds for {count} prompts: give one number, or one "
-            "for each prompt"
-        )
-    return [int(s) for s in seed]

@@ -18,6 +18,7 @@ from spiritlm_plugin.integrations.parts import (
     read_parts,
     write_folder,
 )
+from spiritlm_plugin.utils.files import naming_full_disk
 
 _BASE = "_base"
 
@@ -74,12 +75,10 @@ def assemble(
         write_folder(parts, destination, variant)
         model = language_models[variant]
         if model is not None:
+            place = destination / f"language_model{variant}"
+            with naming_full_disk(place):
+                shutil.copytree(model, place, dirs_exist_ok=True)
             add_language_model(destination, variant)
-            shutil.copytree(
-                model,
-                destination / f"language_model{variant}",
-                dirs_exist_ok=True,
-            )
     return destination
 
 

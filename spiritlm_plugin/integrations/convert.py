@@ -6,12 +6,12 @@ Run as ``spiritlm-convert checkpoints expressive my_folder``.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 from pathlib import Path
 
 from spiritlm_plugin.integrations.parts import Parts, write_folder
 from spiritlm_plugin.integrations.release import VARIANTS, read_release
+from spiritlm_plugin.utils.files import writing
 
 
 def convert_release(
@@ -50,17 +50,10 @@ def convert_release(
             f"{destination} is there already; name a new folder or remove it"
         )
     release = read_release(folder, variant)
-    partial = destination.with_name(destination.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with writing(destination) as partial:
+        partial.mkdir()
         _write(release, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if destination.exists():
-        destination.rmdir()
-    os.replace(partial, destination)
     return destination
 
 

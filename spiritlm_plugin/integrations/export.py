@@ -10,8 +10,10 @@ import torch
 import yaml
 from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 
+from spiritlm_plugin.dataio.checkpoints import writing_model
 from spiritlm_plugin.lobes.pitch import PitchQuantizer
 from spiritlm_plugin.lobes.style import StyleTokenizer
+from spiritlm_plugin.utils.files import write_file, writing
 
 
 def export_pitch(
@@ -70,8 +72,9 @@ def export_pitch(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config, sort_keys=False)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
-    torch.save({"model": weights}, folder / "model.pt")
+    with writing(folder / "model.pt") as partial:
+        torch.save({"model": weights}, partial)
+    write_file(folder / "config.yaml", text)
 
 
 def export_style(folder: str | Path, tokenizer: StyleTokenizer) -> None:
@@ -105,7 +108,8 @@ def export_style(folder: str | Path, tokenizer: StyleTokenizer) -> None:
     model.wav2vec2.load_state_dict(tokenizer.encoder.model.state_dict())
     model.projector.load_state_dict(tokenizer.projector.state_dict())
     model.classifier.load_state_dict(tokenizer.classifier.state_dict())
-    model.save_pretrained(folder)
+    with writing_model(folder) as partial:
+        model.save_pretrained(partial)
 
 
 _CONVOLUTIONS = {"dilated": 1, "pointwise": 3}

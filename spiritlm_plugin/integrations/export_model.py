@@ -11,6 +11,7 @@ from torch import Tensor
 from spiritlm_plugin.integrations.parts import add_language_model
 from spiritlm_plugin.lobes.language_model import LanguageModel
 from spiritlm_plugin.pretrained.folders import local_folder
+from spiritlm_plugin.utils.files import read_text, write_file, writing
 
 _FILE = re.compile(r"<pretrained_path>/([\w.-]+)")
 _LANGUAGE_MODEL = re.compile(r"(?<=<pretrained_path>/)language_model\w*")
@@ -61,14 +62,17 @@ def export_model(
     """
     source, folder = local_folder(codec, codec_hparams), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    yaml = (source / codec_hparams).read_text("utf-8")
+    yaml = read_text(source / codec_hparams)
+    # Without it the folder is no model's.
+    (folder / "hyperparams.yaml").unlink(missing_ok=True)
     for name in set(_FILE.findall(yaml)):
         if (source / name).is_file():
-            shutil.copy(source / name, folder / name)
+            with writing(folder / name) as partial:
+                shutil.copy(source / name, partial)
+    lm.save(folder / "language_model", state, dtype)
     has_one = _LANGUAGE_MODEL.search(yaml)
     yaml = _LANGUAGE_MODEL.sub("language_model", yaml)
-    (folder / "hyperparams.yaml").write_text(yaml, encoding="utf-8")
+    write_file(folder / "hyperparams.yaml", yaml)
     if not has_one:
         add_language_model(folder)
-    lm.save(folder / "language_model", state, dtype)
     return folder

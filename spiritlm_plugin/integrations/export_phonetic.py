@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from spiritlm_plugin.lobes.phonetic import LinearQuantizer
+from spiritlm_plugin.utils.files import writing
 
 
 def export_quantizer(path: str | Path, quantizer: LinearQuantizer) -> None:
@@ -46,6 +46,5 @@ def export_quantizer(path: str | Path, quantizer: LinearQuantizer) -> None:
         "model_cfg": {"vocab_size": units, "dim": dim, "upstream_dim": dim},
         "model_weight": {k: v.cpu() for k, v in layers.state_dict().items()},
     }
-    partial = Path(f"{path}.partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    with writing(path) as partial:
+        torch.save(content, partial)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hyperpyyaml import load_hyperpyyaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import (
     CheckpointError,
     load_state,
+    read_safetensors,
     require_files,
     save_safetensors,
 )
+from spiritlm_plugin.utils.files import read_json, write_file, writing
 
 KINDS = ("phonetic", "pitch", "style", "vocoder")
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
+_REMEDY = "train it again"
 _LOBES = "spiritlm_plugin.lobes"
 _HOOK = "!name:spiritlm_plugin.dataio.checkpoints.load_safetensors"
 
@@ -43,12 +43,15 @@ class Parts:
         For each its weights.
     language_model : Path, optional
         The language model's folder.
+    places : dict
+        Where the weights of each were read, for messages.
     """
 
     folder: Path | str
     arguments: dict[str, dict[str, Any]]
     states: dict[str, dict[str, Tensor]]
     language_model: Path | None = None
+    places: dict[str, Path] = field(default_factory=dict)
 
 
 def save_part(
@@ -84,15 +87,11 @@ def save_part(
     folder = Path(folder)
     text = json.dumps(dict(arguments), indent=2)
     folder.mkdir(parents=True, exist_ok=True)
-    weights, config = folder / _WEIGHTS, folder / _CONFIG
-    partial = folder / f"{_WEIGHTS}.partial"
-    # Without its configuration a part does not count.
-    config.unlink(missing_ok=True)
-    save_safetensors(module, partial)
-    os.replace(partial, weights)
-    partial = folder / f"{_CONFIG}.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, config)
+    with writing(folder / _WEIGHTS) as partial:
+        save_safetensors(module, partial)
+        # Without its configuration a part does not count.
+        (folder / _CONFIG).unlink(missing_ok=True)
+    write_file(folder / _CONFIG, text)
     return folder
 
 
@@ -120,22 +119,18 @@ def read_parts(**folders: str | Path | None) -> Parts:
             f"no such kind of part: {', '.join(unknown)}; there are "
             f"{', '.join(KINDS)}"
         )
-    arguments, states, read = {}, {}, []
+    arguments, states, places = {}, {}, {}
     for kind in KINDS:
         given = folders.get(kind)
         if given is None:
             continue
         folder = Path(given)
-        read.append(str(folder))
         require_files(folder, [_CONFIG, _WEIGHTS])
-        try:
-            arguments[kind] = json.loads((folder / _CONFIG).read_text("utf-8"))
-            states[kind] = load_file(folder / _WEIGHTS)
-        except (ValueError, SafetensorError) as error:
-            raise CheckpointError(
-                f"cannot read the part in {folder}: {error}; train it again"
-            ) from error
-    return Parts(", ".join(read), arguments, states)
+        places[kind] = folder / _WEIGHTS
+        arguments[kind] = read_json(folder / _CONFIG, _REMEDY, CheckpointError)
+        states[kind] = read_safetensors(places[kind], _REMEDY)
+    read = ", ".join(str(path.parent) for path in places.values())
+    return Parts(read, arguments, states, places=places)
 
 
 def load_part(kind: str, folder: str | Path) -> nn.Module:
@@ -201,14 +196,14 @@ def build(parts: Parts, dtype: str = "auto") -> dict[str, Any]:
         hparams = load_hyperpyyaml(
             hyperparams(parts, parts.language_model), overrides
         )
-    except CheckpointError:
+    except (CheckpointError, FileNotFoundError):
         raise
-    except (ValueError, TypeError, RuntimeError, LookupError) as error:
+    except Exception as error:  # whatever wrong arguments lead to
         raise CheckpointError(
             f"the configurations in {parts.folder} do not make a model: {error}"
         ) from error
     for name, state in parts.states.items():
-        load_state(hparams[name], state, f"{parts.folder} ({name})")
+        load_state(hparams[name], state, parts.places.get(name, parts.folder))
     return hparams
 
 
@@ -239,12 +234,13 @@ def write_folder(
         If the weights do not fit the configurations.
     """
     hparams = build(parts)
+    yaml = Path(folder) / f"hyperparams{variant}.yaml"
+    # Without it the folder is no model's.
+    yaml.unlink(missing_ok=True)
     for name in parts.states:
         file = _file(name, variant)
         save_safetensors(hparams[name], Path(folder) / file)
-    text = hyperparams(parts, variant=variant)
-    yaml = Path(folder) / f"hyperparams{variant}.yaml"
-    yaml.write_text(text, encoding="utf-8")
+    write_file(yaml, hyperparams(parts, variant=variant))
     return hparams
 
 
@@ -333,8 +329,8 @@ def add_language_model(folder: Path, variant: str = "") -> None:
     before, heading, after = yaml.read_text("utf-8").partition("\nmodules:\n")
     path = f"!ref <pretrained_path>/language_model{variant}"
     module = "    language_model: !ref <language_model>\n"
-    yaml.write_text(
-        f"{before}\n{_language_model(path)}\n{heading}{module}{after}", "utf-8"
+    write_file(
+        yaml, f"{before}\n{_language_model(path)}\n{heading}{module}{after}"
     )
 
 

@@ -99,15 +99,18 @@ def read_release(folder: str | Path, variant: str) -> Parts:
     if expressive:
         readers["pitch"] = (_read_pitch, tokenizer / "vqvae_f0_quantizer")
         readers["style"] = (_read_style, tokenizer / "style_encoder_w2v2")
-    arguments, states = {}, {}
+    arguments, states, places = {}, {}, {}
     for name, (read, path) in readers.items():
         try:
             arguments[name], states[name] = read(path)
-        except (LookupError, TypeError, AttributeError) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever another form leads to
             raise CheckpointError(
                 f"{path} is not of the released form: {error!r}"
             ) from error
-    return Parts(folder, arguments, states, lm)
+        places[name] = path
+    return Parts(folder, arguments, states, lm, places)
 
 
 def rename(state: State, rules: list[tuple[str, str]]) -> State:
@@ -199,7 +202,7 @@ def parse_conv_layers(expression: str) -> list[tuple[int, int, int]]:
 def _read_config(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(
             f"cannot read {path}: {error}; download it again"
         ) from error

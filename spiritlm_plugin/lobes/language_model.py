@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from spiritlm_plugin.dataio.checkpoints import CheckpointError, require_files
+from spiritlm_plugin.dataio.checkpoints import (
+    CheckpointError,
+    check_weights,
+    other_than_floats,
+    require_files,
+    writing_model,
+)
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.document_attention import (
     BY_DOCUMENT,
@@ -193,6 +199,11 @@ class LanguageModel(nn.Module):
             The weights, of a model that is shared out among processes.
         dtype : str, optional
             To save in, such as ``"bfloat16"``; by default that of the weights.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no room; the folder is as it was.
         """
         model = self.model
         if dtype is not None:
@@ -202,8 +213,9 @@ class LanguageModel(nn.Module):
             model = type(model)._from_config(model.config, dtype=kind)
             model.load_state_dict(state)
             state = None
-        model.save_pretrained(folder, state_dict=state)
-        self.vocabulary.save(folder)
+        with writing_model(folder) as new:
+            model.save_pretrained(new, state_dict=state)
+            self.vocabulary.save(new)
 
     def check_lengths(self, items: list[list[int]]) -> None:
         """Raise ValueError for an item longer than the context."""
@@ -288,7 +300,8 @@ def load_language_model(
     FileNotFoundError
         If a file is missing; all missing ones are named.
     CheckpointError
-        If the weights do not fit the configuration.
+        If a file is damaged, the weights do not fit the configuration, or some
+        are NaN, infinite or no floating numbers.
     """
     from transformers import AutoModelForCausalLM
 
@@ -296,7 +309,7 @@ def load_language_model(
     require_files(folder, ["config.json"])
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         require_files(folder, ["model.safetensors"])
-    vocabulary = Vocabulary.load(folder)
+    vocabulary = _load_vocabulary(folder)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -324,11 +337,44 @@ def load_language_model(
             f"the weights in {folder} do not fit its config.json: "
             f"{', '.join(problems[:8])}"
         )
+    _check_types(model, folder)
+    check_weights(dict(model.named_parameters()), folder)
     if rotary_dtype is not None:
         for name, buffer in model.named_buffers():
             if name.endswith("inv_freq"):
                 buffer.copy_(buffer.to(getattr(torch, rotary_dtype)))
     return LanguageModel(model.eval(), vocabulary)
+
+
+def _load_vocabulary(folder: Path) -> Vocabulary:
+    try:
+        return Vocabulary.load(folder)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # what a damaged file raises is not defined
+        raise CheckpointError(
+            f"cannot read the tokenizer in {folder}: {error}; check that its "
+            "files were downloaded whole"
+        ) from error
+
+
+def _check_types(model: PreTrainedModel, folder: Path) -> None:
+    """Refuse integers as weights, which transformers would take."""
+    if getattr(model.config, "quantization_config", None) is not None:
+        return
+    # In files the names of the model's body may stand without its own.
+    prefix = f"{model.base_model_prefix}."
+    names = {name.removeprefix(prefix) for name, _ in model.named_parameters()}
+    problems = [
+        f"{name} is of {kind}"
+        for name, kind in other_than_floats(folder).items()
+        if name.removeprefix(prefix) in names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights in {folder} are no floating numbers: "
+            f"{', '.join(problems[:8])}; download them again"
+        )
 
 
 def new_language_model(

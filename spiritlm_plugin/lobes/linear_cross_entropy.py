@@ -65,9 +65,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 *sums[1:],
             )
         ctx.sums = [
-            None if found is None else found.to(kind.dtype)
+            None if found is None or kind is None else found.to(kind.dtype)
             for found, kind in zip(sums, (hidden, weight, bias))
-            if kind is not None or found is None
         ]
         ctx.mark_non_differentiable(losses, hits)
         return (losses * weights).sum(), losses, hits

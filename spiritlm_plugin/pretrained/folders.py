@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
 
 # Folders that ship with the package.
@@ -11,31 +13,99 @@ _SHIPPED = Path(__file__).parent
 def local_folder(
     source: str | Path, hparams_file: str = "hyperparams.yaml"
 ) -> Path:
-    """Return a folder as it is, the shipped one, or a download of the Hub."""
-    folder = Path(source)
-    if set("<>") & set(str(source)):
+    """Return a folder as it is, the shipped one, or a download of the Hub.
+
+    What begins with ``.``, ``/`` or ``~``, ends with ``/``, has more than one
+    ``/``, or stands in a folder that is there, is a path; ``org/name`` is a
+    repository of the Hub.
+
+    Arguments
+    ---------
+    source : str or Path
+        Folder or name.
+    hparams_file : str
+        That it must have.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder or repository; names similar ones.
+    ValueError
+        If HyperPyYAML cannot use the path.
+
+    Example
+    -------
+    >>> local_folder("tinyspeech").name
+    'tinyspeech'
+    >>> local_folder("./tinyspech")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: no such folder: ./tinyspech; did you mean tinyspeech?...
+    """
+    name = str(source)
+    if set("<>") & set(name):
         raise ValueError(
             f"{source}: HyperPyYAML reads <...> in a path as a reference; "
             "rename the folder"
         )
+    folder = Path(os.path.expanduser(source))
     # Another folder that happens to have such a name is none of a model.
-    if str(source) in _shipped() and not (folder / hparams_file).exists():
-        folder = _SHIPPED / source
-    if folder.is_dir():
-        if not (folder / hparams_file).exists():
-            raise FileNotFoundError(
-                f"no {hparams_file} in {folder}; for Meta's checkpoints use "
-                "SpiritLM.from_release"
-            )
-        return folder.resolve()
-    if folder.is_absolute() or str(source).count("/") != 1:
+    if name in _shipped() and not (folder / hparams_file).is_file():
+        folder = _SHIPPED / name
+    if folder.is_file():
         raise FileNotFoundError(
-            f"no such folder: {source}, no name of a Hub repository, and none "
-            f"of what ships with the package: {', '.join(_shipped())}"
+            f"{source} is a file; name its folder, and the file as "
+            "hparams_file if it is one of these"
         )
+    if not folder.is_dir():
+        if _is_path(name):
+            raise FileNotFoundError(
+                f"no such folder: {source}; {_instead(name)}"
+            )
+        folder = _download(name)
+    if not (folder / hparams_file).is_file():
+        raise FileNotFoundError(
+            f"no {hparams_file} in {folder}; for Meta's checkpoints use "
+            "SpiritLM.from_release"
+        )
+    return folder.resolve()
+
+
+def _is_path(source: str) -> bool:
+    """Whether this can be no name of a Hub repository."""
+    return (
+        source.startswith((".", "/", "~"))
+        or source.endswith("/")
+        or source.count("/") != 1
+        or Path(source).is_absolute()
+        or Path(source).parent.is_dir()
+    )
+
+
+def _instead(source: str) -> str:
+    """Say what else there is."""
+    path = Path(os.path.expanduser(source))
+    beside = []
+    if path.parent.is_dir():
+        beside = [p.name for p in path.parent.iterdir() if p.is_dir()]
+    near = get_close_matches(path.name, beside, n=1)
+    likely = [str(path.with_name(n)) for n in near]
+    likely += get_close_matches(path.name, _shipped(), n=1)
+    hint = f"did you mean {' or '.join(likely)}? " if likely else ""
+    return f"{hint}With the package ships: {', '.join(_shipped())}"
+
+
+def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(str(source)))
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:  # of the network, the Hub, or the name's form
+        raise FileNotFoundError(
+            f"{name} is no folder here, and no Hub repository of that name "
+            f"could be loaded: {error}. If it is a folder, check its path; "
+            f"{_instead(name)}"
+        ) from error
 
 
 def _shipped() -> list[str]:

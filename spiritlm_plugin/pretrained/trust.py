@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,52 @@ _TYPES = {"map", "seq", "str", "int", "float", "bool", "null", "merge"}
 _TYPES |= {"timestamp"}
 
 
+# Beyond these the time that ruamel.yaml takes has no bound.
+_LONGEST, _DEEPEST = 1_000_000, 50
+# What SpeechBrain looks for in a pretrained folder's file.
+_NEEDED = ("modules", "pretrainer")
+_REMEDY = (
+    "download the folder again, or write the file anew with spiritlm-assemble "
+    "or spiritlm-convert"
+)
+
+
 class UntrustedError(ValueError):
     """A pretrained folder that would run code of its own."""
+
+
+def read_hyperparams(path: str | Path) -> str:
+    """Return the YAML of a pretrained folder, if it has the form of one.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        Naming the file and what is wrong: it is no YAML, or lacks
+        ``modules`` or ``pretrainer``.
+
+    Example
+    -------
+    >>> _ = (tmp / "hyperparams.yaml").write_text("modules: {}")
+    >>> read_hyperparams(tmp / "hyperparams.yaml")
+    Traceback (most recent call last):
+        ...
+    ValueError: ...hyperparams.yaml has no pretrainer; ...
+    """
+    path = Path(path)
+    text = _read(path)
+    root = _compose(text, path)
+    keys = set()
+    if isinstance(root, ruamel.yaml.MappingNode):
+        keys = {key.value for key, _ in root.value if key.id == "scalar"}
+    missing = [name for name in _NEEDED if name not in keys]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}; {_REMEDY}")
+    return text
 
 
 def check_folder(
@@ -64,7 +109,7 @@ def check_folder(
     UntrustedError
         Naming what the folder would build, call or import.
     ValueError
-        If the file is no YAML.
+        If the file is no YAML, or its references lead nowhere.
 
     Example
     -------
@@ -75,10 +120,7 @@ def check_folder(
     spiritlm_plugin.pretrained.trust.UntrustedError: ...line 1: !new:random...
     """
     path = Path(folder) / hparams_file
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"cannot read {path} as YAML: {error}") from error
+    text = _read(path)
     for tag, line in _tags(text, path):
         if not _is_allowed(tag):
             raise UntrustedError(
@@ -87,18 +129,51 @@ def check_folder(
                 "you have read it, load it with trust=True"
             )
     # What HyperPyYAML makes of it, references resolved, is what is loaded.
-    resolved = resolve_references(text, dict(overrides or {})).getvalue()
+    try:
+        resolved = resolve_references(text, dict(overrides or {})).getvalue()
+    except Exception as error:  # of HyperPyYAML, which raises what comes
+        raise ValueError(
+            f"cannot resolve the references of {path}: {error}; {_REMEDY}"
+        ) from error
     for tag, _ in _tags(resolved, path):
         if not _is_allowed(tag):
             raise UntrustedError(f"{path}: {tag} stands behind a reference")
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"cannot read {path} as YAML: line {line} is no text (UTF-8); "
+            f"{_REMEDY}"
+        ) from error
+
+
+def _compose(text: str, path: Path) -> Any:
+    """Return the nodes of a YAML file, of which nothing is made."""
+    nested = accumulate((c in "[{") - (c in "]}") for c in text)
+    if len(text) > _LONGEST or max(nested, default=0) > _DEEPEST:
+        raise ValueError(
+            f"cannot read {path} as YAML: no model is described in more than "
+            f"{_LONGEST} characters or {_DEEPEST} brackets in each other; "
+            f"{_REMEDY}"
+        )
+    try:
+        return ruamel.yaml.YAML(pure=True).compose(text)
+    except Exception as error:  # what a damaged file raises is not defined
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        reason = getattr(error, "problem", None) or error
+        raise ValueError(
+            f"cannot read {path} as YAML: {line}{reason}; {_REMEDY}"
+        ) from error
+
+
 def _tags(text: str, path: Path) -> Iterator[tuple[str, int]]:
     """Yield the tag of each value, and its line."""
-    try:
-        waiting: list[Any] = [ruamel.yaml.YAML(pure=True).compose(text)]
-    except ruamel.yaml.YAMLError as error:
-        raise ValueError(f"cannot read {path} as YAML: {error}") from error
+    waiting: list[Any] = [_compose(text, path)]
     seen = set()
     while waiting:
         node = waiting.pop()

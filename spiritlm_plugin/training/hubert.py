@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
 from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
+from spiritlm_plugin.utils.files import read_json
 from spiritlm_plugin.utils.seeds import item_generator
 
 
@@ -124,7 +124,7 @@ def make_dataset(
 def check_units(hparams: HubertSettings) -> None:
     """Raise ValueError if the model has other units than its teacher."""
     config = Path(hparams["teacher"]) / "config.json"
-    teacher = json.loads(config.read_text("utf-8"))["quantizer"]["units"]
+    teacher = read_json(config, "train the teacher again")["quantizer"]["units"]
     if teacher != hparams["units"]:
         raise ValueError(
             f"the teacher in {hparams['teacher']} has {teacher} units, and "

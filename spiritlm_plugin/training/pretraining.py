@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import soundfile
 from speechbrain import Stage
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from typing_extensions import NotRequired
 
+from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.dataio.stream.packed_loader import (
     PackedBatch,
@@ -199,7 +199,7 @@ class LanguageModelBrain(TrainingBrain):
                 if wav is not None and len(wav):
                     name = f"{sample['utterance']}_{sample['task']}"
                     sample["file"] = f"{safe_file_name(name)}.wav"
-                    soundfile.write(folder / sample["file"], wav, SAMPLE_RATE)
+                    write_wav(folder / sample["file"], wav)
                     if tensorboard is not None:
                         tensorboard.log_audio(name, wav, SAMPLE_RATE)
                 file.write(json.dumps(sample, ensure_ascii=False) + "\n")

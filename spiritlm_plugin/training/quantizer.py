@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from spiritlm_plugin.lobes.phonetic import (
 from spiritlm_plugin.metrics.units import unit_edit_distance
 from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
+from spiritlm_plugin.utils.files import read_json
 
 
 class QuantizerSettings(TeacherSettings):
@@ -120,7 +120,7 @@ def load_teacher(
 ) -> tuple[dict[str, Any], PhoneticTokenizer]:
     """Return a teacher's arguments and HuBERT, with a new linear quantizer."""
     config = Path(folder) / "config.json"
-    arguments = json.loads(config.read_text(encoding="utf-8"))
+    arguments = read_json(config, "train the teacher again")
     tokenizer: Any = load_part("phonetic", folder).requires_grad_(False)
     dim, units = (arguments["quantizer"][k] for k in ("input_dim", "units"))
     arguments["quantizer"] = {

@@ -12,12 +12,16 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.tensor import DTensor
 
-from spiritlm_plugin.dataio.checkpoints import CheckpointError
+from spiritlm_plugin.dataio.checkpoints import CheckpointError, check_weights
+from spiritlm_plugin.utils.files import naming_full_disk
 
+_REMEDY = "delete the checkpoint to go on from the one before"
 _DCP = "torch.distributed.checkpoint"
 # What an index consists of, besides dtypes and plain values.
 _INDEX_CLASSES = {
@@ -48,8 +52,13 @@ def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
     folder : str or Path
         That all processes see; is made. In it are a file of each process and
         ``.metadata``, the index, which is written last.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room.
     """
-    with _one_process_is_fine():
+    with _one_process_is_fine(), naming_full_disk(folder):
         dcp.save(state, storage_writer=dcp.FileSystemWriter(folder))
 
 
@@ -71,8 +80,8 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> None:
     Raises
     ------
     CheckpointError
-        If files are missing, are damaged, hold anything but data or do not
-        fit.
+        If files are missing, are damaged, hold anything but data, do not fit,
+        or weights are NaN or infinite.
 
     Example
     -------
@@ -91,12 +100,26 @@ def load_sharded(state: dict[str, Any], folder: str | Path) -> None:
         raise _refusal(folder, "; ".join(sorted(reasons))) from error
     except Exception as error:  # what a damaged file raises is not defined
         raise _refusal(folder, error) from error
+    check_weights(dict(_tensors(state)), folder, _REMEDY)
+
+
+def _tensors(
+    state: dict[str, Any], place: str = ""
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested values, of each this process's part."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from _tensors(value, f"{place}{name}.")
+        elif isinstance(value, DTensor):
+            yield f"{place}{name}", value.to_local()
+        elif isinstance(value, Tensor):
+            yield f"{place}{name}", value
 
 
 def _refusal(folder: str | Path, reason: object) -> CheckpointError:
     return CheckpointError(
         f"cannot load {folder}: {reason}; use the configuration that it was "
-        "saved with, or delete the checkpoint"
+        f"saved with, or {_REMEDY}"
     )
 
 

@@ -23,6 +23,7 @@ from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.style import StyleTokenizer
 from spiritlm_plugin.training.trainer import LoaderSettings, TrainingBrain
+from spiritlm_plugin.utils.files import read_json
 
 
 class StyleSettings(LoaderSettings):
@@ -167,7 +168,7 @@ def read_labels(
         path = Path(hparams["labels_folder"]) / f"{split}.json"
         if not path.is_file():
             raise FileNotFoundError(f"no {path}; run cluster.py first")
-        labels = json.loads(path.read_text(encoding="utf-8"))
+        labels = read_json(path, "run cluster.py again")
         if missing := items.keys() - labels.keys():
             raise ValueError(
                 f"{path} has no labels of {min(missing)!r} and "

@@ -330,7 +330,9 @@ class TrainingBrain(sb.Brain):
             if other is not None:
                 other.log_stats(meta, self.train_stats, stats)
         tensorboard = getattr(self.hparams, "tensorboard_logger", None)
-        if getattr(tensorboard, "writer", None) is not None:  # on main
+        if (
+            tensorboard is not None and tensorboard.writer is not None
+        ):  # on main
             tensorboard.writer.flush()
 
     def _keep_best(self, stats: dict[str, float], epoch: int) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import soundfile
 import torch
 from speechbrain import Stage
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
+from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.corpus.unit_store import load_corpus
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
@@ -240,7 +240,7 @@ class VocoderBrain(TrainingBrain):
             for label, wav in zip(["original", f"epoch{epoch}"], pair):
                 name = f"{row['utterance']}_{label}"
                 path = folder / f"{safe_file_name(name)}.wav"
-                soundfile.write(path, wav, SAMPLE_RATE)
+                write_wav(path, wav)
                 if "tensorboard_logger" in self.hparams.__dict__:
                     self.hparams.tensorboard_logger.log_audio(
                         name, wav, SAMPLE_RATE

@@ -1,6 +1,7 @@
 """Small tokenizers and models that the unit tests build."""
 
 import io
+import resource
 
 import hypothesis
 import pytest
@@ -34,6 +35,15 @@ SENTENCES = [
 def _seed():
     """Make a test's random numbers its own, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_disk():
+    """Let no file be longer than 20 kB, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Tests of ``spiritlm_plugin.dataio.checkpoints``."""
 
 import io
+import math
 import pickle
 import re
 from pathlib import Path
@@ -11,12 +12,15 @@ from torch import nn
 
 from spiritlm_plugin.dataio.checkpoints import (
     CheckpointError,
+    check_weights,
     load_safetensors,
     load_state,
     read_pickle,
+    read_safetensors,
     require_files,
     save_safetensors,
 )
+from spiritlm_plugin.utils.files import DiskFullError
 
 
 class Code:
@@ -146,6 +150,88 @@ def test_many_misfits_are_counted():
     assert len(re.findall("missing", str(error.value))) == 8
 
 
+def floats(dtype, value):
+    tensor = torch.ones(7, dtype=torch.float32).to(dtype)
+    tensor[3] = value
+    return tensor
+
+
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_named(dtype, value):
+    state = {"good": torch.ones(2), "bad": floats(dtype, value)}
+    with pytest.raises(CheckpointError, match="of model.pt .*: bad is NaN or"):
+        check_weights(state, "model.pt")
+    check_weights({"a": floats(dtype, torch.finfo(dtype).max)}, "model.pt")
+
+
+def test_eight_bits_are_looked_at_as_well():
+    bad = floats(torch.float32, math.nan).to(torch.float8_e4m3fn)
+    with pytest.raises(CheckpointError, match="a is NaN"):
+        check_weights({"a": bad}, "model.pt")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor([]),
+        torch.tensor(3),
+        torch.tensor([True]),
+        torch.ones(2, 3).T,
+        torch.nn.Parameter(torch.ones(3)),
+    ],
+)
+def test_weights_that_may_be(value):
+    check_weights({"a": value}, "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1.0, 2.0], "0.bias is a list"),
+        (None, "0.bias is a NoneType"),
+        (torch.ones(3, dtype=torch.int8), "0.bias is of torch.int8, expected"),
+        (torch.ones(3, dtype=torch.bool), "0.bias is of torch.bool"),
+        (torch.ones(3, dtype=torch.complex64), "0.bias is of torch.complex64"),
+        (torch.ones(3).to_sparse(), "0.bias is no plain tensor"),
+        (torch.ones(3, device="meta"), "0.bias is no plain tensor"),
+        (torch.tensor([1, math.nan, 0]), "0.bias is NaN or infinite"),
+        # More than a float32 can be.
+        (torch.full((3,), 1e200, dtype=torch.float64), "0.bias is NaN or inf"),
+    ],
+)
+def test_a_wrong_value_is_named_and_nothing_is_loaded(value, message):
+    module, state = net(), {k: v + 1 for k, v in net().state_dict().items()}
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"folder/a.pt .*{message}"):
+        load_state(module, state | {"0.bias": value}, "folder/a.pt")
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_weights_without_a_direction_are_named():
+    module = nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
+    state = module.state_dict()
+    name = "parametrizations.weight.original1"
+    state[name] = torch.zeros(3, 2)
+    with pytest.raises(CheckpointError, match="of here .*weight is NaN"):
+        load_state(module, state, "here")
+
+
+def test_other_sizes_of_number_are_converted():
+    module = net()
+    state = {
+        k: v.half() if v.is_floating_point() else v.int()
+        for k, v in net().state_dict().items()
+    }
+    load_state(module, state, "here")
+    assert module[0].weight.dtype == torch.float32
+    assert torch.equal(module[0].weight, state["0.weight"].float())
+
+
 def test_safetensors(tmp_path):
     path = tmp_path / "a.safetensors"
     module, other = net(), net()
@@ -172,6 +258,20 @@ def test_damaged_safetensors(tmp_path, damage):
     with pytest.raises(CheckpointError, match="download it again") as error:
         load_safetensors(module, path)
     assert str(path) in str(error.value)
+
+
+def test_missing_safetensors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such .*a.safetensors"):
+        read_safetensors(tmp_path / "a.safetensors")
+
+
+def test_weights_appear_when_they_are_complete(tmp_path, small_disk):
+    path = tmp_path / "a.safetensors"
+    save_safetensors(net(), path)
+    with pytest.raises(DiskFullError, match="no room for .*a.safetensors"):
+        save_safetensors(nn.Linear(100, 100), path)
+    assert list(tmp_path.iterdir()) == [path]
+    load_safetensors(net(), path)
 
 
 def test_all_missing_files_are_named(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from spiritlm_plugin.dataio.corpus import manifests
 from spiritlm_plugin.dataio.corpus.manifests import (
     ManifestError,
     load_manifest,
+    manifest_labels,
     write_manifest,
 )
+from spiritlm_plugin.utils.files import DiskFullError
 
 NOISE = np.random.default_rng(0).normal(size=8000) * 0.1
 
@@ -123,6 +126,17 @@ def test_a_truncated_recording_is_left_out(tmp_path, good, kind, share):
         ({"duration": float("nan")}, [], "its duration is nan"),
         ({"duration": float("inf")}, [], "its duration is inf"),
         ({"duration": "0.5"}, [], "its duration is '0.5'"),
+        ({"duration": True}, [], "its duration is True"),
+        ({"duration": 10**400}, [], "its duration is 1000"),
+        ({"text": 5}, [], "its text is 5, no text"),
+        ({"speaker": 19}, [], "its speaker is 19, no text"),
+        ({"intent": ["a"]}, [], "its intent is \\['a'\\], no text"),
+        ({"wav": "a\0b.wav"}, [], "no such audio file"),
+        ({"wav": "\ud800.wav"}, [], "no such audio file"),
+        ({"wav": "/"}, [], "/"),
+        ({"words": {}}, [], "its words are not names"),
+        ({"words": ["abc"]}, [], "its words are not names"),
+        ({"words": [["it's fine", 0, 10**400]]}, [], "its words are not"),
         ({"text": "it is fine"}, [], "its words are not those of its text"),
         ({"words": [["it's fine", 0, 0.6]]}, [], "its words are not names"),
         ({"words": [["it's fine", 0.3, 0.2]]}, [], "its words are not names"),
@@ -144,7 +158,45 @@ def test_a_bad_entry_is_named_and_left_out(
 ):
     entries = {"bad": good | change, "x": good | {"style": "sad"}}
     assert list(load(tmp_path, entries, needs)) == ["x"]
-    assert f"bad is left out: {message}" in caplog.text
+    assert re.search(f"bad is left out: .*{message}", caplog.text)
+
+
+def test_names_that_are_there_twice_are_left_out(tmp_path, good, caplog):
+    path = tmp_path / "train.json"
+    entry = json.dumps(good)
+    inside = entry[:-1] + ', "wav": "b.wav"}'
+    path.write_text(
+        f'{{"a": {entry}, "b": {entry}, "a": {entry}, "c": {inside}}}'
+    )
+    assert list(load_manifest(path)) == ["b"]
+    assert "a is left out: 'a' is there twice" in caplog.text
+    assert "c is left out: its 'wav' is there twice" in caplog.text
+
+
+def test_many_bad_entries_are_counted(tmp_path, good, caplog):
+    entries = {f"bad{i}": {} for i in range(50)} | {"x": good}
+    assert list(load(tmp_path, entries)) == ["x"]
+    assert caplog.text.count("is left out: it names no recording") == 20
+    assert "50 of 51 utterances are left out, the first of" in caplog.text
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9 fine", "cafe\u0301 fine"
+
+
+@pytest.mark.parametrize("text", [COMPOSED, DECOMPOSED, None])
+def test_letters_with_accents_have_one_form(tmp_path, good, text):
+    words = [["cafe\u0301", 0.0, 0.2], ["fine", 0.2, 0.5]]
+    entry = good | {"text": text, "words": words}
+    loaded = load(tmp_path, {"x": entry})["x"]
+    assert loaded["text"] == (text and COMPOSED)
+    assert loaded["words"] == [["caf\u00e9", 0.0, 0.2], ["fine", 0.2, 0.5]]
+
+
+@pytest.mark.parametrize("value", [5, ["sad"], {"a": 1}])
+def test_labels_are_texts(tmp_path, good, value):
+    write_manifest({"x": good | {"mood": value}}, tmp_path / "train.json")
+    with pytest.raises(ManifestError, match="train.json: x: its mood is .*no"):
+        manifest_labels(tmp_path / "train.json", "mood")
 
 
 @pytest.mark.parametrize("entry", [None, 3, "wav", [], {}, {"duration": 1}])
@@ -171,7 +223,9 @@ def test_words_may_leave_out_punctuation(tmp_path, good):
         ("[]", "should hold .* got a list"),
         ("5", "should hold .* got a int"),
         ("{}", "no utterance that can be used; prepare"),
-        ('{"a": {}, "b": {}, "a": {}}', "'a' is there twice"),
+        ('{"a": {}, "b": {}, "a": {}}', "a: 'a' is there twice"),
+        ("[" * 100_000, "as JSON: .*recursion"),
+        ("PK\3\4" + "\xfe" * 50, "as JSON"),
         ('{"a": {"wav": "no.wav", "duration": 1}}', "a: no such audio file"),
     ],
 )
@@ -261,10 +315,59 @@ def test_a_check_that_was_stopped_goes_on(tmp_path, good, checked, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"version": -1, "recordings": {}}', "null"]
+    "content, message",
+    [
+        ("", "cannot read .*train.json.checked: .* are checked again"),
+        ("{", "are checked again"),
+        ("[]", "are checked again"),
+        ("null", "are checked again"),
+        ("\xff\xfe\x80" * 7, "are checked again"),
+        ("[" * 100_000, "are checked again"),
+        ("{}", "of another version: checking again"),
+        ('{"version": -1, "recordings": {}}', "another version"),
+        ('{"version": VERSION}', "another version"),
+        ('{"version": VERSION, "recordings": [1]}', "another version"),
+        ('{"version": VERSION, "recordings": {WAV: 5}}', ""),
+        ('{"version": VERSION, "recordings": {WAV: []}}', ""),
+        ('{"version": VERSION, "recordings": {WAV: [STAMP, "a", null]}}', ""),
+        ('{"version": VERSION, "recordings": {WAV: [STAMP, 0.5, 3]}}', ""),
+        ('{"version": VERSION, "recordings": {WAV: [null, 0.5, "a"]}}', ""),
+        ('{"version": VERSION, "recordings": {WAV: {"a": 1}}}', ""),
+    ],
 )
-def test_a_damaged_memory_of_checks_does_not_matter(tmp_path, good, content):
-    (tmp_path / "train.json.checked").write_text(content)
+def test_a_damaged_memory_of_checks_is_made_anew(
+    tmp_path, good, checked, caplog, content, message
+):
+    wav = str(tmp_path / "wav" / "good.wav")
+    values = {
+        "VERSION": manifests._CHECK_VERSION,
+        "WAV": wav,
+        "STAMP": manifests._stamp(wav),
+    }
+    for name, value in values.items():
+        content = content.replace(name, json.dumps(value))
+    cache = tmp_path / "train.json.checked"
+    cache.write_bytes(content.encode("latin-1"))
+    with caplog.at_level(logging.INFO):
+        assert list(load(tmp_path, {"x": good})) == ["x"]
+    assert re.search(message, caplog.text)
+    assert checked == ["good.wav"]
+    assert json.loads(cache.read_text())["recordings"][wav][1] == 0.5
+    assert list(load(tmp_path, {"x": good})) == ["x"]
+    assert checked == ["good.wav"]
+
+
+def test_a_folder_in_the_place_of_the_memory_does_not_matter(tmp_path, good):
+    (tmp_path / "train.json.checked").mkdir()
+    assert list(load(tmp_path, {"x": good})) == ["x"]
+
+
+def test_a_full_disk_does_not_matter_but_for_the_manifest(
+    tmp_path, good, small_disk
+):
+    many = {f"utterance{i}": good for i in range(300)}
+    with pytest.raises(DiskFullError, match="no room for .*train.json"):
+        load(tmp_path, many)
     assert list(load(tmp_path, {"x": good})) == ["x"]
 
 
@@ -273,10 +376,10 @@ def test_a_folder_that_cannot_be_written_does_not_matter(
 ):
     write_manifest({"x": good}, tmp_path / "train.json")
 
-    def refuse(content, path):
+    def refuse(path, content):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(manifests, "_write", refuse)
+    monkeypatch.setattr(manifests, "write_file", refuse)
     with caplog.at_level(logging.INFO):
         assert list(load_manifest(tmp_path / "train.json")) == ["x"]
     assert "Permission denied" in caplog.text

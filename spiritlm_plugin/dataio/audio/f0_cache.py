@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.recordings import map_recordings
+from spiritlm_plugin.utils.files import writing
 from spiritlm_plugin.utils.processes import rank_and_world_size
 
 # Utterances in a file.
@@ -158,7 +159,5 @@ class F0Cache:
             return False
 
     def _write(self, number: int, contours: dict[str, Tensor]) -> None:
-        path = self._path(number)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file(contours, partial, self._stamp(number))
-        os.replace(partial, path)
+        with writing(self._path(number)) as partial:
+            save_file(contours, partial, self._stamp(number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.corpus.json_shards import JSONShards
 from spiritlm_plugin.dataio.corpus.manifests import (
     load_manifest,
+    read_manifest,
     write_manifest,
 )
 from spiritlm_plugin.utils.processes import rank_and_world_size
@@ -134,7 +134,7 @@ def _prepare(
 ) -> dict[Path, dict[str, Mapping[str, Any] | None]]:
     """Return the missing shards' utterances; None for what is unusable."""
     usable = load_manifest(manifest)
-    wanted = _wanted(_read(manifest))
+    wanted = _wanted(read_manifest(manifest))
     keys = ("wav", "duration", "text")
     rows = [[name, *map(i.get, keys)] for name, i in wanted.items()]
     shards = _shards(manifest, folder, size, wanted)
@@ -153,11 +153,6 @@ def _prepare(
         path: {name: usable.get(name) for name in names}
         for path, names in shards.missing().items()
     }
-
-
-def _read(manifest: Path) -> dict[str, Any]:
-    """Return a manifest as it is; `load_manifest` has checked it."""
-    return json.loads(manifest.read_text(encoding="utf-8"))
 
 
 def _wanted(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -263,7 +258,7 @@ def _join(
     manifest: Path, folder: Path, size: int, characters: Mapping[str, int]
 ) -> None:
     """Write the manifest with what the shards hold."""
-    items = _read(manifest)
+    items = read_manifest(manifest)
     rows = _shards(manifest, folder, size, _wanted(items)).read()
     # What the root of the manifest is, seen from the new one.
     place = os.path.relpath(manifest.parent.resolve(), folder.resolve())

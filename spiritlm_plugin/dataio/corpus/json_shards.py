@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from spiritlm_plugin.dataio.corpus.manifests import write_manifest
+from spiritlm_plugin.utils.files import read_json
+
+_REMEDY = "delete it and start again, which makes it anew"
 
 
 class ShardError(ValueError):
@@ -77,13 +80,15 @@ class JSONShards:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.split}.json"
+        shards = f"{escape(self.split)}-?????.json"
         if path.is_file():
-            self._compare(_read(path), description)
-        elif any(self.folder.glob(f"{self.split}-?????.json")):
+            remedy = f"delete it and the shards of {self.split} beside it"
+            self._compare(read_json(path, remedy, ShardError), description)
+        elif any(self.folder.glob(shards)):
             self._compare({}, description)
         else:
             write_manifest(description, path)
-        for partial in self.folder.glob(f"{self.split}-?????.json.*.partial"):
+        for partial in self.folder.glob(f"{shards}.*.partial"):
             partial.unlink()
 
     def missing(self) -> dict[Path, list[str]]:
@@ -103,12 +108,18 @@ class JSONShards:
         """
         rows: dict[str, Any] = {}
         for path, names in self._parts.items():
-            shard = _read(path)
+            if not path.is_file():
+                raise ShardError(f"{path} is missing; start again to make it")
+            shard = read_json(path, _REMEDY, ShardError)
             if list(shard) != names:
                 raise ShardError(
-                    f"{path} has other utterances than its manifest; delete "
-                    "it and start again"
+                    f"{path} has other utterances than its manifest; {_REMEDY}"
                 )
+            for name, row in shard.items():
+                if not isinstance(row, dict):
+                    raise ShardError(
+                        f"{path} says {row!r:.80} of {name}; {_REMEDY}"
+                    )
             rows |= shard
         return rows
 
@@ -120,12 +131,3 @@ class JSONShards:
                     f"{name} ({found.get(name)}, now {value}); delete them, "
                     "or name another output_folder"
                 )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ShardError(
-            f"cannot read {path}: {error}; delete it and start again"
-        ) from error

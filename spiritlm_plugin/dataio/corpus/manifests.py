@@ -5,18 +5,23 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import math
 import os
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_windows
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.utils.files import read_json, write_file
+
+# What is said of an utterance in words.
+TEXT_KEYS = ("speaker", "style", "sentiment", "intent", "kind", "text")
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +30,11 @@ _SILENCE = 1 / 32768
 # What times in a manifest may be off by, seconds.
 _TOLERANCE = 0.05
 # Raise it when recordings are checked in another way.
-_CHECK_VERSION = 1
+_CHECK_VERSION = 2
 # So many recordings are checked before what was found is saved.
 _CHECKPOINT = 10_000
+# So many utterances that are left out are named.
+_MOST_WARNINGS = 20
 
 
 class ManifestError(ValueError):
@@ -40,10 +47,11 @@ def load_manifest(
     """Read a manifest and leave out what cannot be used.
 
     A recording that is missing, damaged, silent or not as long as it should
-    be, an empty transcript, words or phones that do not fit, and an entry that
-    lacks what is needed are reported by name. Each recording is read once:
-    what was found stands in ``<manifest>.checked`` and holds as long as the
-    recording's size and time of change do.
+    be, an empty transcript, words or phones that do not fit, an id that is
+    there twice, and an entry that lacks what is needed are reported: 20 by
+    name, all by number. Each recording is read once: what was found stands in
+    ``<manifest>.checked`` and holds as long as the recording's size and time
+    of change do. Texts and words come in Unicode's form NFC.
 
     Arguments
     ---------
@@ -63,7 +71,7 @@ def load_manifest(
     FileNotFoundError
         If there is no such manifest.
     ManifestError
-        If it cannot be read, has an id twice, or no utterance can be used.
+        If it cannot be read, or no utterance can be used.
 
     Example
     -------
@@ -75,12 +83,16 @@ def load_manifest(
     ['a']
     """
     path, needs = Path(path), tuple(needs)
-    items = _read(path)
+    items = read_manifest(path)
     recordings = _check_recordings(_place_recordings(items, path), path)
-    problems = {}
+    problems = {name: _REPEATED.format(name) for name in _repeated(items)}
     for name, item in items.items():
-        problem = _entry_problem(item, needs)
-        problem = problem or _recording_problem(item, recordings)
+        problem = (
+            problems.get(name)
+            or _entry_problem(item, needs)
+            or _transcript_problem(item)
+            or _recording_problem(item, recordings)
+        )
         if problem is not None:
             problems[name] = problem
     if len(problems) == len(items):
@@ -117,6 +129,11 @@ def manifest_labels(manifest: str | Path, key: str) -> list[str]:
     ['happy', 'sad']
     """
     items = load_manifest(manifest, needs=[key])
+    for name, item in items.items():
+        if not isinstance(item[key], str):
+            raise ManifestError(
+                f"{manifest}: {name}: its {key} is {item[key]!r}, no text"
+            )
     return sorted({item[key] for item in items.values()})
 
 
@@ -124,16 +141,24 @@ def write_manifest(items: Mapping[str, dict], path: str | Path) -> None:
     """Write a manifest, which appears when it is complete."""
     # Utterances a line each, so that people can search and compare.
     lines = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in items.items())
-    _write("{\n" + ",\n".join(lines) + "\n}\n", Path(path))
+    write_file(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def _write(content: str, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """Return a manifest as it is, with what `load_manifest` leaves out.
 
+    Raises
+    ------
+    FileNotFoundError, ManifestError
+        As by `load_manifest`.
 
-def _read(path: Path) -> dict[str, Any]:
+    Example
+    -------
+    >>> write_manifest({"a": {"text": "all day"}}, tmp / "train.json")
+    >>> read_manifest(tmp / "train.json")
+    {'a': {'text': 'all day'}}
+    """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"no such manifest: {path}; prepare the corpus first, and name "
@@ -143,9 +168,8 @@ def _read(path: Path) -> dict[str, Any]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        content = path.read_text(encoding="utf-8")
-        items = json.loads(content, object_pairs_hook=_unique)
-    except ValueError as error:
+        items = json.loads(path.read_bytes(), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"cannot read {path} as JSON: {error}; prepare the corpus again"
         ) from error
@@ -160,38 +184,59 @@ def _read(path: Path) -> dict[str, Any]:
     return items
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+_REPEATED = "{!r} is there twice"
+
+
+class _Repeating(dict[str, Any]):
+    """An object of JSON that has names twice."""
+
+    repeated: list[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
     if len(items) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        name = next(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"{name!r} is there twice")
+        items = _Repeating(items)
+        items.repeated = [name for name, n in counts.items() if n > 1]
     return items
+
+
+def _repeated(item: dict[str, Any]) -> list[str]:
+    return item.repeated if isinstance(item, _Repeating) else []
 
 
 def _report(
     problems: Mapping[str, str], items: Mapping[str, Any], path: Path
 ) -> None:
-    for name, problem in problems.items():
+    for name, problem in [*problems.items()][:_MOST_WARNINGS]:
         logger.warning("%s: %s is left out: %s", path.name, name, problem)
     if problems:
         logger.warning(
-            "%s: %d of %d utterances are left out",
+            "%s: %d of %d utterances are left out%s",
             path.name,
             len(problems),
             len(items),
+            ", the first of which are named above"
+            if len(problems) > _MOST_WARNINGS
+            else "",
         )
 
 
 def _entry_problem(item: Any, needs: Iterable[str]) -> str | None:
     if not isinstance(item, dict) or not isinstance(item.get("wav"), str):
         return "it names no recording (wav)"
+    for name in _repeated(item):
+        return f"its {_REPEATED.format(name)}"
     duration = item.get("duration")
-    if not isinstance(duration, (int, float)) or not 0 < duration < math.inf:
-        return f"its duration is {duration!r}"
+    if not _is_duration(duration):
+        return f"its duration is {duration!r:.40}"
     for key in needs:
         if item.get(key) is None:
             return f"it has no {key!r}"
+    for key in TEXT_KEYS:
+        if not isinstance(item.get(key), (str, type(None))):
+            return f"its {key} is {item[key]!r:.40}, no text"
     for key in (*needs, "text"):
         if isinstance(item.get(key), str) and not item[key].strip():
             return f"its {key} is empty"
@@ -199,27 +244,45 @@ def _entry_problem(item: Any, needs: Iterable[str]) -> str | None:
         spans = item.get(key)
         if spans is not None and not _are_spans(spans, duration):
             return f"its {key} are not names with times in its {duration} s"
-    words, text = item.get("words"), item.get("text")
-    if words is not None and isinstance(text, str):
-        spoken = " ".join(span[0] for span in words)
-        if spoken != text and _letters(spoken) != _letters(text):
-            return f"its words are not those of its text {text!r}"
     return None
+
+
+def _is_duration(value: Any) -> TypeGuard[float]:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return 0 < value <= sys.float_info.max
 
 
 def _are_spans(spans: Any, duration: float) -> bool:
     """Tell whether these are [name, start, end], in order of time."""
-    before = 0.0
-    try:
-        for name, start, end in spans:
-            if not isinstance(name, str) or not before <= start <= end:
-                return False
-            before = start
-            if not end <= duration + _TOLERANCE:
-                return False
-    except (TypeError, ValueError):
+    if not isinstance(spans, list):
         return False
+    before = 0.0
+    for span in spans:
+        match span:
+            case [str(), int() | float() as start, int() | float() as end]:
+                if not before <= start <= end <= duration + _TOLERANCE:
+                    return False
+                before = start
+            case _:
+                return False
     return True
+
+
+def _transcript_problem(item: dict[str, Any]) -> str | None:
+    """Bring text and words into one form, and compare them."""
+    words, text = item.get("words"), item.get("text")
+    if text is not None and not text.isascii():
+        item["text"] = text = unicodedata.normalize("NFC", text)
+    if words is None:
+        return None
+    if text is None or not text.isascii():
+        words = [[unicodedata.normalize("NFC", w), *span] for w, *span in words]
+        item["words"] = words
+    spoken = " ".join(span[0] for span in words)
+    if text in (None, spoken) or _letters(spoken) == _letters(text):
+        return None
+    return f"its words are not those of its text {text!r}"
 
 
 def _letters(text: str) -> str:
@@ -245,7 +308,7 @@ def _check_recordings(
     checks = {
         wav: known[wav]
         for wav, stamp in stamps.items()
-        if wav in known and known[wav][0] == stamp
+        if _is_check(known.get(wav), stamp)
     }
     new = [wav for wav in stamps if wav not in checks]
     with (
@@ -276,7 +339,7 @@ def _recording_problem(
 def _stamp(wav: str) -> Sequence[int]:
     try:
         status = os.stat(wav)
-    except OSError:
+    except (OSError, ValueError):  # no path at all
         return [0, 0]
     return [status.st_size, status.st_mtime_ns]
 
@@ -288,19 +351,34 @@ def _check_recording(wav: str) -> tuple[float, str | None]:
         for window in read_windows(wav):
             loudest = max(loudest, float(window.abs().max()))
             samples += len(window)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a damaged file raises is not defined
         return 0.0, str(error)
     problem = f"{wav} is silence" if loudest <= _SILENCE else None
     return samples / SAMPLE_RATE, problem
 
 
-def _read_cache(path: Path) -> dict[str, list]:
+def _is_check(check: Any, stamp: Sequence[int]) -> bool:
+    match check:
+        case [found, int() | float(), None | str()]:
+            return found == stamp
+    return False
+
+
+def _read_cache(path: Path) -> dict[str, Any]:
+    """Return what is known of recordings; damage is no reason to stop."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] == _CHECK_VERSION:
-            return content["recordings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+        content = read_json(path, "the recordings are checked again")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s", error)
+        return {}
+    recordings = content.get("recordings")
+    if content.get("version") == _CHECK_VERSION and isinstance(
+        recordings, dict
+    ):
+        return recordings
+    logger.info("%s is of another version: checking again", path)
     return {}
 
 
@@ -308,6 +386,6 @@ def _write_cache(checks: dict[str, list], path: Path) -> None:
     """Keep what was found; a folder that cannot be written does without."""
     content = {"version": _CHECK_VERSION, "recordings": checks}
     try:
-        _write(json.dumps(content), path)
+        write_file(path, json.dumps(content))
     except OSError as error:
         logger.info("cannot keep %s: %s", path, error)

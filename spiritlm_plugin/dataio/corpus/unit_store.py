@@ -2,13 +2,14 @@
 
 A corpus is a folder of shards, ``shard-00000.arrow`` and on, and of
 ``corpus.json``, which says what it was made of. A shard is there when it is
-complete, so a run that was killed goes on where it stopped.
+complete, so a run that was killed goes on where it stopped. Beside it
+``shard-00000.json`` keeps its checksum.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,25 @@ from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
+from spiritlm_plugin.dataio.corpus.checksums import (
+    ChecksumError,
+    check_file,
+    keep_checksum,
+)
+from spiritlm_plugin.dataio.corpus.manifests import TEXT_KEYS
 from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.utils.files import read_json, write_file, writing
+from spiritlm_plugin.utils.processes import rank_and_world_size
+
+logger = logging.getLogger(__name__)
 
 Tokenizer = Callable[[Sequence[Tensor]], Sequence[SpeechUnits]]
 
 STREAMS = ("phonetic", "pitch", "style")
-_TEXTS = ("speaker", "style", "sentiment", "intent", "kind", "text")
 _ALIGNMENTS = {"words": "word", "phones": "phone"}
 _DESCRIPTION = "corpus.json"
+_SHARDS = "shard-?????*.arrow"
+_REMAKE = "delete it and tokenize the corpus again, which makes it anew"
 
 
 class CorpusError(ValueError):
@@ -76,7 +88,8 @@ def tokenize_corpus(
     """Tokenize a corpus, or what is left to do of it.
 
     Process ``rank`` of ``world_size`` makes every ``world_size``-th shard;
-    the corpus is complete when all have returned.
+    the corpus is complete when all have returned. Shards that are there are
+    read and compared with their checksums; damaged ones are made anew.
 
     Arguments
     ---------
@@ -105,7 +118,10 @@ def tokenize_corpus(
     Raises
     ------
     CorpusError
-        If the folder holds a corpus of other utterances, parts or changes.
+        If the folder holds a corpus of other utterances, parts or changes, or
+        shards of an unknown one.
+    DiskFullError
+        If there is no room for a shard.
 
     Example
     -------
@@ -119,11 +135,11 @@ def tokenize_corpus(
     """
     folder = Path(folder)
     shards = _divide(items, shard_seconds)
-    _describe(folder, items, len(shards), parts, changes)
+    corpus = _describe(folder, items, len(shards), parts, changes)
     missing = [
         index
         for index in range(rank, len(shards), world_size)
-        if not _shard(folder, index).exists()
+        if not _is_whole(_shard(folder, index), shards[index], corpus)
     ]
     batches = [
         batch for i in missing for batch in _divide(shards[i], batch_seconds)
@@ -147,13 +163,18 @@ def tokenize_corpus(
                 progress.update(
                     round(sum(item["duration"] for item in batch.values()))
                 )
-            _write(rows, _shard(folder, index))
+            _write(rows, _shard(folder, index), corpus)
 
 
 def load_corpus(
     folder: str | Path, parts: Mapping[str, str] | None = None
 ) -> datasets.Dataset:
     """Return a tokenized corpus, memory-mapped.
+
+    Of each shard the size is compared with its checksum; the bytes are where
+    its time of change is another, as after copying, once, and the processes
+    of ``torchrun`` share that. `tokenize_corpus` compares all of them. Shards
+    of versions that kept no checksum are read as they are.
 
     Arguments
     ---------
@@ -176,7 +197,7 @@ def load_corpus(
     FileNotFoundError
         If there is no such corpus.
     CorpusError
-        If it is not complete, or of other parts.
+        If it is not complete, damaged, or of other parts.
     """
     folder = Path(folder)
     path = folder / _DESCRIPTION
@@ -185,20 +206,92 @@ def load_corpus(
             f"no tokenized corpus in {folder}: there is no {_DESCRIPTION}; "
             "tokenize the corpus first"
         )
-    description = json.loads(path.read_text(encoding="utf-8"))
+    description = _read_description(path)
     _check_parts(folder, description, parts or {})
     paths = [_shard(folder, i) for i in range(description["shards"])]
-    there = [path for path in paths if path.exists()]
-    if len(there) < len(paths):
-        raise CorpusError(
-            f"{folder} is not complete: {len(there)} of {len(paths)} shards "
-            "are there; tokenize it again, which goes on from these"
-        )
-    corpus = datasets.concatenate_datasets(
-        [datasets.Dataset.from_file(str(path)) for path in paths]
-    )
+    _check_shards(folder, paths)
+    rank, processes = rank_and_world_size()
+    shards = [
+        _open(path, check=i % processes == rank) for i, path in enumerate(paths)
+    ]
+    _check_rows(paths, shards, description["utterances"])
+    corpus = datasets.concatenate_datasets(shards)
     units = [n for n in corpus.column_names if n.endswith("_units")]
     return corpus.with_format("torch", units, output_all_columns=True)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    remedy = (
+        "delete it and tokenize the corpus again, which goes on from its shards"
+    )
+    found = read_json(path, remedy, CorpusError)
+    for key, kind in (("parts", dict), ("shards", int), ("utterances", int)):
+        if not isinstance(found.get(key), kind) or not found[key]:
+            raise CorpusError(
+                f"{path} says {found.get(key)!r:.80} of {key}; {remedy}"
+            )
+    return found
+
+
+def _check_shards(folder: Path, paths: Sequence[Path]) -> None:
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise CorpusError(
+            f"{folder} is not complete: {len(paths) - len(missing)} of "
+            f"{len(paths)} shards are there, {missing[0]} is not; tokenize it "
+            "again, which goes on from these"
+        )
+    unknown = sorted(set(folder.glob(_SHARDS)) - set(paths))
+    if unknown:
+        raise CorpusError(
+            f"{folder / _DESCRIPTION} tells of {len(paths)} shards, and there "
+            f"is {unknown[0].name} as well; delete the folder, or what does "
+            "not belong there"
+        )
+
+
+def _open(path: Path, check: bool) -> datasets.Dataset:
+    try:
+        if check:
+            check_file(path)
+        return datasets.Dataset.from_file(str(path))
+    except Exception as error:  # what a damaged file raises is not defined
+        raise CorpusError(f"cannot read {path}: {error}; {_REMAKE}") from error
+
+
+def _check_rows(
+    paths: Sequence[Path], shards: Sequence[datasets.Dataset], utterances: int
+) -> None:
+    for path, shard in zip(paths, shards):
+        if shard.features != shards[0].features:
+            raise CorpusError(
+                f"{path} has other columns than {paths[0].name}; {_REMAKE}"
+            )
+    rows = sum(map(len, shards))
+    if rows != utterances:
+        raise CorpusError(
+            f"{paths[0].parent} holds {rows} utterances, and its "
+            f"{_DESCRIPTION} tells of {utterances}; tokenize it again, which "
+            "makes the wrong shards anew"
+        )
+
+
+def _is_whole(path: Path, items: Mapping[str, Any], corpus: str) -> bool:
+    """Tell whether a shard is what this corpus needs."""
+    if not path.exists():
+        return False
+    try:
+        kept = check_file(path, reread=True)
+        rows = datasets.Dataset.from_file(str(path))
+        rows.data.validate(full=True)
+        found = rows["utterance"][:]
+    except Exception as error:  # what a damaged file raises is not defined
+        logger.warning("%s is made anew: %s", path, error)
+        return False
+    if kept.get("corpus", corpus) == corpus and found == list(items):
+        return True
+    logger.warning("%s is made anew: it is of another corpus", path)
+    return False
 
 
 def _divide(items: Mapping[str, Any], seconds: float) -> list[dict[str, Any]]:
@@ -220,8 +313,11 @@ def _describe(
     shards: int,
     parts: Mapping,
     changes: Mapping | None,
-) -> None:
-    """Write what the corpus is made of, or compare with what is there."""
+) -> str:
+    """Write what the corpus is made of, or compare with what is there.
+
+    Returns what tells it from all others.
+    """
     description = {
         "parts": dict(parts),
         "manifest": digest_values(items),
@@ -231,14 +327,14 @@ def _describe(
     }
     if changes:
         description["changes"] = dict(changes)
+    digest = digest_values(description)
     path = folder / _DESCRIPTION
     if not path.is_file():
+        _check_strangers(folder, digest)
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(description, indent=2), encoding="utf-8")
-        os.replace(partial, path)
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
+        write_file(path, json.dumps(description, indent=2))
+        return digest
+    found = _read_description(path)
     _check_parts(folder, found, parts, exactly=True)
     before, now = (d.get("changes", "none") for d in (found, description))
     if before != now:
@@ -252,6 +348,21 @@ def _describe(
             f"{found['shards']} shards, and other ones are to be tokenized "
             f"({len(items)} in {shards}); delete it or name another folder"
         )
+    return digest
+
+
+def _check_strangers(folder: Path, corpus: str) -> None:
+    """Refuse shards of which nothing says that they are of this corpus."""
+    for path in sorted(folder.glob(_SHARDS)):
+        try:
+            known = check_file(path).get("corpus") == corpus
+        except ChecksumError:
+            continue  # to be made anew
+        if not known:
+            raise CorpusError(
+                f"{path} is there without a {_DESCRIPTION} that says what it "
+                "was made of; delete the shards or name another folder"
+            )
 
 
 def _check_parts(
@@ -293,7 +404,7 @@ def _audio_loader(batches: Sequence, workers: int) -> Iterable[list[Tensor]]:
 def _row(name: str, item: Mapping[str, Any], units: SpeechUnits) -> dict:
     """Return what is stored of an utterance."""
     row = {"utterance": name, "wav": item["wav"], "duration": item["duration"]}
-    row |= {key: item.get(key) for key in _TEXTS}
+    row |= {key: item.get(key) for key in TEXT_KEYS}
     for key, label in _ALIGNMENTS.items():
         row[key] = [
             {label: content, "start": start, "end": end}
@@ -306,11 +417,11 @@ def _row(name: str, item: Mapping[str, Any], units: SpeechUnits) -> dict:
     return row
 
 
-def _write(rows: list[dict[str, Any]], path: Path) -> None:
+def _write(rows: list[dict[str, Any]], path: Path, corpus: str) -> None:
     """Write a shard, which appears when it is complete."""
     text, seconds = Value("string"), Value("float64")
     features = {"utterance": text, "wav": text, "duration": seconds}
-    features |= {key: text for key in _TEXTS}
+    features |= {key: text for key in TEXT_KEYS}
     for key, label in _ALIGNMENTS.items():
         features[key] = List({label: text, "start": seconds, "end": seconds})
     for stream in STREAMS:
@@ -318,8 +429,8 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
             features[f"{stream}_units"] = List(Value("uint16"))
     shard = datasets.Dataset.from_list(rows, datasets.Features(features))
     table = shard.with_format("arrow")[:]
-    partial = path.with_name(path.name + ".partial")
-    with pyarrow.OSFile(str(partial), "wb") as file:
-        with pyarrow.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-    os.replace(partial, path)
+    with writing(path) as partial:
+        with pyarrow.OSFile(str(partial), "wb") as file:
+            with pyarrow.ipc.new_stream(file, table.schema) as writer:
+                writer.write_table(table)
+        keep_checksum(partial, path, corpus=corpus)

@@ -14,7 +14,6 @@ from typing import Any
 
 import datasets
 import fsspec
-from datasets.exceptions import DatasetGenerationError
 
 from spiritlm_plugin.dataio.corpus.unit_store import load_corpus
 from spiritlm_plugin.dataio.stream.mixing import Source
@@ -138,7 +137,7 @@ def _parse(
             batch_size=1 if is_list else 1000,
             desc="reading texts",
         )
-    except (DatasetGenerationError, ValueError) as error:
+    except Exception as error:  # what foreign bytes raise is not defined
         fault = None if is_list else _find_fault(paths, parse)
         raise ValueError(
             fault
