@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import soundfile
 import torch
-import torchaudio
 from torch import Tensor
 from torch.nn import functional as F
 
+from spiritlm_plugin.dataio.audio.containers import AudioFile
+from spiritlm_plugin.dataio.audio.resampling import resample
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 
 
@@ -59,16 +59,12 @@ def read_piece(path: str | Path, start: int, samples: int) -> Tensor:
     torch.Size([4000])
     """
     try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            file.seek(min(start * rate // SAMPLE_RATE, file.frames))
-            wanted = -(-samples * rate // SAMPLE_RATE)
-            piece = file.read(wanted, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"cannot read {path} as audio: {error}; prepare the corpus again"
-        ) from error
-    wav = torch.from_numpy(piece).mean(1)
-    if rate != SAMPLE_RATE:
-        wav = torchaudio.functional.resample(wav, rate, SAMPLE_RATE)
+        with AudioFile(path) as file:
+            rate = file.rate
+            file.seek(start * rate // SAMPLE_RATE)
+            piece = file.read(-(-samples * rate // SAMPLE_RATE))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; prepare the corpus again") from error
+    mono = torch.from_numpy(piece).mean(1)
+    wav = torch.cat(list(resample([mono], rate)))
     return F.pad(wav[:samples], (0, max(samples - len(wav), 0)))

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import os
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from math import ceil, gcd
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
-import torchaudio
 from torch import Tensor
 
+from spiritlm_plugin.dataio.audio.containers import AudioFile
+from spiritlm_plugin.dataio.audio.resampling import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    resample,
+)
 from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
 
+logger = logging.getLogger(__name__)
+
 WINDOW_SECONDS = 100
+_PATHS = (str, os.PathLike)
+_FILES = (*_PATHS, bytes, bytearray)
+# Samples of an array that are converted at once.
+_BLOCK = 2**20
 # Float samples beyond this are integers that were cast, not audio.
 _LOUDEST = 100.0
+# Of the power that independent channels would leave, what is left at least.
+_LEAST_POWER = 0.01
 _INTEGER_SCALES = {
     torch.uint8: 2**7,
     torch.int8: 2**7,
@@ -32,14 +42,19 @@ _INTEGER_SCALES = {
 def read_audio(content: Any, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """Return a recording as 16 kHz mono samples.
 
+    What is missing of a file that is damaged or cut off is logged as a warning,
+    as are channels that cancel each other.
+
     Arguments
     ---------
-    content : path, bytes, numpy.ndarray or Tensor
-        A file in any format of libsndfile, or samples: integers at full
-        scale or floats in [-1, 1], of shape (time,), (time, channels) or
-        (channels, time).
+    content : path, bytes, numpy.ndarray, Tensor, dict or decoder
+        A file in any format of libsndfile, whatever its name; or samples:
+        integers at full scale or floats in [-1, 1], of shape (time,),
+        (time, channels) or (channels, time); or an item of an audio column of
+        ``datasets``: a dict of ``"array"`` and ``"sampling_rate"`` or of
+        ``"bytes"`` and ``"path"``, or a decoder of torchcodec.
     sample_rate : int
-        Of an array, in Hz; files say their own.
+        Of an array, in Hz; all others say their own.
 
     Returns
     -------
@@ -50,13 +65,18 @@ def read_audio(content: Any, sample_rate: int = SAMPLE_RATE) -> Tensor:
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If the content is none of these.
     ValueError
         If the file cannot be read or the samples are not audio: none, fewer
-        than 1280 at 16 kHz, NaN or infinite, or not scaled to [-1, 1].
+        than 1280 at 16 kHz, NaN or infinite, or not scaled to [-1, 1]; or if
+        the rate is below 1,000 or above 768,000 Hz.
 
     Example
     -------
     >>> read_audio(np.zeros((8000, 2), dtype=np.int16), sample_rate=8000).shape
+    torch.Size([16000])
+    >>> read_audio({"array": np.zeros(8000), "sampling_rate": 8000}).shape
     torch.Size([16000])
     """
     return torch.cat(list(read_windows(content, sample_rate)))
@@ -76,15 +96,98 @@ def read_windows(
     >>> [len(w) for w in read_windows(torch.zeros(1_600_001))]
     [1600000, 1]
     """
+    content, sample_rate = _unpack(content, sample_rate)
     if isinstance(content, (np.ndarray, Tensor)):
-        name, blocks = "the waveform", _array_blocks(content, sample_rate)
-    else:
-        name, blocks = _file_name(content), _file_blocks(content)
+        rate = _checked_rate(sample_rate)
+        blocks = _array_blocks(content)
+        yield from _windows(blocks, rate, "the waveform")
+        return
+    with AudioFile(content) as file:
+        blocks = map(torch.from_numpy, file.blocks())
+        yield from _windows(blocks, file.rate, file.name)
+
+
+def audio_seconds(content: str | os.PathLike | bytes | bytearray) -> float:
+    """Return the duration of a file, in seconds.
+
+    It is read through where the header does not say, or states too much.
+
+    Example
+    -------
+    >>> audio_seconds(recording)
+    2.3999375
+    """
+    with AudioFile(content) as file:
+        return file.count() / file.rate
+
+
+def _unpack(content: Any, sample_rate: int) -> tuple[Any, int]:
+    """Return what is in a dict or a decoder of ``datasets``."""
+    if isinstance(content, Mapping):
+        return _item(content, sample_rate)
+    if hasattr(content, "get_all_samples"):
+        return _decoded(content)
+    if isinstance(content, (*_FILES, np.ndarray, Tensor)):
+        return content, sample_rate
+    raise TypeError(
+        "a recording is a path, bytes, an array, a tensor, a dict or a decoder "
+        f"of datasets, got {type(content).__name__}"
+    )
+
+
+def _item(item: Mapping[str, Any], sample_rate: int) -> tuple[Any, int]:
+    array, rate = item.get("array"), item.get("sampling_rate")
+    if isinstance(array, Tensor) and rate is not None:
+        return array, rate
+    if array is not None and rate is not None:
+        try:
+            return np.asarray(array), rate
+        except ValueError as error:
+            raise ValueError(
+                f'"array" is no array of samples: {error}'
+            ) from error
+    for key, kinds in (("bytes", (bytes, bytearray)), ("path", _PATHS)):
+        if isinstance(item.get(key), kinds):
+            return item[key], sample_rate
+    raise ValueError(
+        'a recording as a dict holds "array" and "sampling_rate", or "bytes" '
+        f'or "path", got {item!r:.200}'
+    )
+
+
+def _decoded(decoder: Any) -> tuple[Tensor, int]:
+    """Return the samples of a decoder, (time, channels), and their rate.
+
+    Source: the documentation of ``torchcodec.decoders.AudioDecoder``.
+    """
+    try:
+        samples = decoder.get_all_samples()
+    except RuntimeError as error:
+        raise ValueError(
+            f"cannot read the recording of a {type(decoder).__name__} "
+            f"({error}); it may be damaged"
+        ) from error
+    return samples.data.T, samples.sample_rate
+
+
+def _checked_rate(rate: Any) -> int:
+    if isinstance(rate, Integral) and LOWEST_RATE <= int(rate) <= HIGHEST_RATE:
+        return int(rate)
+    raise ValueError(
+        f"sample_rate must be a positive number of Hz, got {rate!r}; "
+        f"{LOWEST_RATE} to {HIGHEST_RATE} Hz can be read"
+    )
+
+
+def _windows(
+    blocks: Iterable[Tensor], rate: int, name: str
+) -> Iterator[Tensor]:
+    """Yield windows of 16 kHz of blocks of samples, (time, channels)."""
     total = 0
-    for window in _resample(blocks):
-        _check_samples(window, name, total)
+    samples = resample(_mix(blocks, rate, name), rate)
+    for window in _cut(samples, WINDOW_SECONDS * SAMPLE_RATE):
         total += len(window)
-        if len(window) == total and total < MIN_SAMPLES:
+        if total < MIN_SAMPLES:
             raise ValueError(
                 f"{name} is too short: {total} samples at 16 kHz; at least "
                 f"{MIN_SAMPLES} (80 ms) are needed"
@@ -94,127 +197,93 @@ def read_windows(
         raise ValueError(f"{name} is empty: it holds no samples")
 
 
-def audio_seconds(content: str | os.PathLike) -> float:
-    """Return the duration that a file states, in seconds."""
-    with _open(content) as file:
-        return file.frames / file.samplerate
+def _cut(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Yield samples in pieces of a size; the last one is what is left."""
+    parts: list[Tensor] = []
+    missing = size
+    for block in blocks:
+        while len(block) >= missing:
+            yield torch.cat([*parts, block[:missing]])
+            block, parts, missing = block[missing:], [], size
+        parts.append(block)
+        missing -= len(block)
+    if missing < size:
+        yield torch.cat(parts)
 
 
-def _file_name(content: Any) -> str:
-    if isinstance(content, (bytes, bytearray)):
-        return f"the file of {len(content)} bytes"
-    return os.fspath(content)
-
-
-def _open(content: Any) -> soundfile.SoundFile:
-    name = _file_name(content)
-    if isinstance(content, (bytes, bytearray)):
-        content = io.BytesIO(content)
-    elif not os.path.exists(content):
-        raise FileNotFoundError(f"no such audio file: {name}")
-    try:
-        return soundfile.SoundFile(content)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise ValueError(
-            f"cannot read {name} as audio ({error}); it may be empty, "
-            "damaged, or in a format that libsndfile does not know: convert "
-            "it to wav or flac"
-        ) from error
-
-
-def _file_blocks(content: Any) -> Iterator[tuple[int, Tensor]]:
-    with _open(content) as file:
-        size = WINDOW_SECONDS * file.samplerate
-        while True:
-            try:
-                block = file.read(size, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise ValueError(
-                    f"{_file_name(content)} is damaged ({error}); repair or "
-                    "convert it"
-                ) from error
-            if not len(block):
-                return
-            yield file.samplerate, torch.from_numpy(block).mean(1)
-
-
-def _array_blocks(
-    content: np.ndarray | Tensor, sample_rate: int
-) -> Iterator[tuple[int, Tensor]]:
-    if not isinstance(sample_rate, Integral) or sample_rate < 1:
-        raise ValueError(
-            f"sample_rate must be a positive number of Hz, got {sample_rate!r}"
+def _mix(blocks: Iterable[Tensor], rate: int, name: str) -> Iterator[Tensor]:
+    """Average the channels of blocks, and check what they hold."""
+    start = 0
+    power = wanted = 0.0
+    for block in blocks:
+        channels = block.shape[1]
+        mono = block.mean(1)
+        _check_samples(mono, name, start, rate)
+        if channels > 1:
+            power += float(mono.square().sum())
+            # The mean of independent channels has 1 / channels ** 2 of this.
+            wanted += float(block.square().sum()) / channels**2
+        start += len(mono)
+        yield mono
+    if power < _LEAST_POWER * wanted:
+        logger.warning(
+            "the channels of %s cancel each other: little is left of their "
+            "mean, which is used; pass one of them",
+            name,
         )
-    sample_rate = int(sample_rate)
+
+
+def _array_blocks(content: np.ndarray | Tensor) -> Iterator[Tensor]:
+    """Yield float samples of an array, (time, channels)."""
     if isinstance(content, np.ndarray):
         # Copied only where torch cannot use it as it is.
         native = content.dtype.newbyteorder("=")
         content = np.require(content, native, ["C", "W"])
-    samples = torch.as_tensor(content).detach()
-    if samples.dim() == 2:
-        # There are more samples than channels.
-        samples = samples if samples.shape[0] > samples.shape[1] else samples.T
-    elif samples.dim() != 1:
+    try:
+        samples = torch.as_tensor(content).detach().cpu()
+    except TypeError as error:
+        raise ValueError(_unknown_scale(content.dtype)) from error
+    if samples.dim() == 1:
+        samples = samples[:, None]
+    elif samples.dim() != 2:
         raise ValueError(
             "a waveform has shape (time,), (time, channels) or (channels, "
             f"time), got {tuple(samples.shape)}"
         )
+    elif samples.shape[0] <= samples.shape[1]:
+        # There are more samples than channels.
+        samples = samples.T
     if not (samples.is_floating_point() or samples.dtype in _INTEGER_SCALES):
-        raise ValueError(
-            f"cannot tell the scale of samples of {samples.dtype}; use int16, "
-            "int32 or floats in [-1, 1]"
-        )
-    for block in samples.split(WINDOW_SECONDS * sample_rate):
-        if len(block):
-            yield sample_rate, _to_float_mono(block)
+        raise ValueError(_unknown_scale(samples.dtype))
+    if samples.numel():
+        yield from map(_to_float, samples.split(_BLOCK))
 
 
-def _to_float_mono(samples: Tensor) -> Tensor:
+def _unknown_scale(dtype: Any) -> str:
+    return (
+        f"cannot tell the scale of samples of {dtype}; use int16, int32 or "
+        "floats in [-1, 1]"
+    )
+
+
+def _to_float(samples: Tensor) -> Tensor:
     scale = _INTEGER_SCALES.get(samples.dtype)
-    mono = samples.to(torch.float32)
+    floats = samples.to(torch.float32)
     if samples.dtype == torch.uint8:
-        mono = mono - 128
-    if scale is not None:
-        mono = mono / scale
-    return mono.mean(1) if mono.dim() == 2 else mono
+        floats = floats - 128
+    return floats if scale is None else floats / scale
 
 
-def _check_samples(window: Tensor, name: str, start: int) -> None:
-    loudest = float(window.abs().max())
+def _check_samples(mono: Tensor, name: str, start: int, rate: int) -> None:
+    loudest = float(mono.abs().max())
     if not np.isfinite(loudest):
-        bad = int((~window.isfinite()).nonzero()[0])
+        bad = int((~mono.isfinite()).nonzero()[0])
         raise ValueError(
-            f"{name} has a sample that is {float(window[bad])} at "
-            f"{(start + bad) / SAMPLE_RATE:.3f} s; remove NaN and infinite "
-            "samples"
+            f"{name} has a sample that is {float(mono[bad])} at "
+            f"{(start + bad) / rate:.3f} s; remove NaN and infinite samples"
         )
     if loudest > _LOUDEST:
         raise ValueError(
             f"{name} has samples as large as {loudest:.0f}; scale floats to "
             "[-1, 1] or pass integers as int16 or int32"
         )
-
-
-def _resample(blocks: Iterable[tuple[int, Tensor]]) -> Iterator[Tensor]:
-    """Resample blocks to 16 kHz as if they were one."""
-    blocks = iter(blocks)
-    first = next(blocks, None)
-    if first is None:
-        return
-    rate, block = first
-    if rate == SAMPLE_RATE:
-        yield block
-        yield from (block for _, block in blocks)
-        return
-    divisor = gcd(rate, SAMPLE_RATE)
-    old, new = rate // divisor, SAMPLE_RATE // divisor
-    # The filter spans 6 zero crossings of the lower rate on either side; the
-    # context is a whole number of periods, so that phases stay.
-    context = old * ceil(8 * max(old / new, 1.0) / old + 1)
-    before = block[:0]
-    for _, following in chain(blocks, [(rate, block[:0])]):
-        padded = torch.cat([before, block, following[:context]])
-        resampled = torchaudio.functional.resample(padded, rate, SAMPLE_RATE)
-        start = len(before) * new // old
-        yield resampled[start : start + ceil(len(block) * new / old)]
-        before, block = block[-context:], following

@@ -1,0 +1,1 @@
+"""Inputs as they come, made from a seed: each ends well, or in its name."""
