@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.evaluation.loop import (
+from spiritlm_plugin.evaluation.draws import (
     FewShotSettings,
-    Items,
-    answer_row,
-    dropped_of,
-    item_seeds,
-    model_name,
+    FewShotTask,
+    Question,
+    load_draws,
+    over_draws,
+    questions_of,
+    rows_by_draw,
     sampling_of,
+)
+from spiritlm_plugin.evaluation.loop import (
+    Items,
+    dropped_of,
+    groups_of,
+    load_items,
+    load_model,
+    model_name,
+    predict,
+    settings_of,
+    settings_shown,
 )
 from spiritlm_plugin.evaluation.predictions import Rows
 from spiritlm_plugin.evaluation.reports import (
+    ERRORS,
+    RATES,
     markdown_table,
     percent,
+    rates_table,
+    settings_section,
     write_report,
 )
-from spiritlm_plugin.inference.few_shot import Transcriber
+from spiritlm_plugin.inference import SpiritLM
+from spiritlm_plugin.inference.few_shot import Answer, Transcriber
 from spiritlm_plugin.inference.protocols import InterleavedModel
-from spiritlm_plugin.metrics.recognition import WordErrorStats
+from spiritlm_plugin.metrics.recognition import (
+    error_figures,
+    normalizers_of,
+    transcript_errors,
+)
 
 _LONGEST_SHOWN = 60  # words, in the plot
 
@@ -39,7 +62,38 @@ class ASRSettings(FewShotSettings):
     sample_count: int
 
 
-class Transcription:
+@torch.inference_mode()
+def evaluate(
+    hparams: ASRSettings, run_opts: Any, lm: SpiritLM | None = None
+) -> None:
+    """Transcribe utterances behind shots, and report.
+
+    Arguments
+    ---------
+    hparams : ASRSettings
+        The recipe's.
+    run_opts : RunOptions
+        As of `load_recipe`.
+    lm : SpiritLM, optional
+        The model; loaded as ``hparams`` says by default.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ManifestError
+        As of `load_items`, `load_draws` and `load_model`.
+    """
+    items = load_items(hparams, ["text"])
+    draws = load_draws(hparams, items)
+    lm = lm or load_model(hparams, run_opts)
+    settings = settings_of(hparams, run_opts, lm, items, *draws)
+    asked = questions_of(hparams["seed"], items, len(draws))
+    make = partial(Transcription, hparams, lm, items, draws)
+    rows = predict(hparams, settings, asked, make)
+    if rows is not None:
+        report(hparams, rows, draws)
+
+
+class Transcription(FewShotTask):
     """A model that transcribes utterances; called with ids, it gives rows.
 
     Arguments
@@ -50,8 +104,8 @@ class Transcription:
         The model.
     items : dict
         The utterances, by id.
-    shots : dict
-        The utterances that it is shown, by id.
+    draws : sequence of dict
+        The utterances that it is shown in each draw, by id.
     """
 
     def __init__(
@@ -59,33 +113,41 @@ class Transcription:
         hparams: ASRSettings,
         lm: InterleavedModel,
         items: Items,
-        shots: Items,
+        draws: Sequence[Items],
     ):
-        self.seed = hparams["seed"]
-        self.items, self.shots = items, shots
-        self.transcribe = Transcriber(
-            lm,
+        super().__init__(hparams, items, draws)
+        self.hparams, self.lm = hparams, lm
+
+    def show(self, shots: Items) -> Transcriber:
+        """Return the model, shown some utterances with their texts."""
+        return Transcriber(
+            self.lm,
             [(item["wav"], item["text"]) for item in shots.values()],
-            hparams["trained_asr"],
-            num_beams=hparams["num_beams"],
-            **sampling_of(hparams),
+            self.hparams["trained_asr"],
+            num_beams=self.hparams["num_beams"],
+            **sampling_of(self.hparams),
         )
 
-    def __call__(self, names: list[str]) -> Iterator[dict[str, Any]]:
+    def ask(
+        self, model: Transcriber, questions: Sequence[Question]
+    ) -> Iterator[tuple[Answer, dict[str, Any]]]:
         """Yield what is heard in some utterances."""
-        seeds = item_seeds(self.seed, names)
-        wavs = [self.items[name]["wav"] for name in names]
-        for name, seed, answer in zip(
-            names, seeds, self.transcribe(wavs, seeds)
-        ):
-            yield answer_row(name, seed, self.shots, answer) | {
-                "text": self.items[name]["text"],
-                "transcript": answer.text,
-                "answer": answer.generation.text,
-            }
+        items = [self.items[question.item] for question in questions]
+        answers = model(
+            [item["wav"] for item in items], [q.seed for q in questions]
+        )
+        for item, answer in zip(items, answers):
+            yield (
+                answer,
+                {
+                    "text": item["text"],
+                    "transcript": answer.text,
+                    "answer": answer.generation.text,
+                },
+            )
 
 
-def report(hparams: ASRSettings, rows: Rows, shots: Items) -> None:
+def report(hparams: ASRSettings, rows: Rows, draws: Sequence[Items]) -> None:
     """Count errors, and write them down.
 
     Arguments
@@ -94,45 +156,63 @@ def report(hparams: ASRSettings, rows: Rows, shots: Items) -> None:
         The recipe's.
     rows : dict
         Of `Transcription`, by id.
-    shots : dict
+    draws : sequence of dict
         What the model was to be shown.
     """
     folder = Path(hparams["output_folder"])
-    errors = WordErrorStats()
-    errors.append(
+    first, *_ = by_draw = rows_by_draw(rows)
+    counts = {"utterances": len(first), "shots": len(draws[0])}
+    errors = transcript_errors(
         list(rows),
         [row["transcript"] for row in rows.values()],
         [row["text"] for row in rows.values()],
     )
-    figures = errors.summarize()
+    found = errors["WER"].summarize()
     with open(folder / "wer.txt", "w", encoding="utf-8") as file:
-        errors.write_stats(file)
+        errors["WER"].write_stats(file)
+    figures = error_figures(errors, groups_of(rows))
+    answered = {
+        "words": found["num_scored_tokens"],
+        **{k: found[k] for k in ("insertions", "deletions", "substitutions")},
+        **{k: v for k, v in figures.items() if k.startswith("empty_")},
+        "complete": percent(row["complete"] for row in rows.values()),
+        **dropped_of(rows.values(), len(draws[0])),
+    }
+    rates = [
+        {name: stats.rate(some) for name, stats in errors.items()}
+        for some in by_draw
+    ]
     summary = {
         "model": model_name(hparams),
         "split": hparams["split"],
-        "utterances": len(rows),
-        "shots": len(shots),
-        "WER": figures["WER"],
-        "words": figures["num_scored_tokens"],
-        **{k: figures[k] for k in ("insertions", "deletions", "substitutions")},
-        "complete": percent(row["complete"] for row in rows.values()),
-        **dropped_of(rows.values(), len(shots)),
+        **counts,
+        **figures,
+        **answered,
+        **over_draws(draws, rates),
+        "settings": settings_shown(
+            hparams, **counts, draws=len(draws), **normalizers_of(errors)
+        ),
     }
-    draw_errors(errors.scores, folder / "wer.png")
-    shown = spread(rows, hparams["sample_count"])
+    draw_errors(errors["WER"].scores, folder / "wer.png")
     write_report(
         folder,
         summary,
         f"# Transcripts of {hparams['split']}",
-        markdown_table(["", ""], summary.items()),
-        "`complete`: percent of the transcripts that had an end. "
-        "`shots_dropped`: shots that prompts had no room for. `too_long`: "
-        "utterances that no prompt had room for; they count as empty.",
+        rates_table(summary, errors),
+        markdown_table(["", ""], answered.items()),
+        f"{ERRORS} {RATES} `complete`: percent of the transcripts that had an "
+        "end. `shots_dropped`: shots that prompts had no room for. `too_long`: "
+        "utterances that no prompt had room for; they count as empty. Counts "
+        "are of all draws.",
         "![words wrong](wer.png)",
         markdown_table(
             ["utterance", "said", "transcript"],
-            [[n, rows[n]["text"], rows[n]["transcript"]] for n in shown],
+            [
+                [first[n][k] for k in ("utterance", "text", "transcript")]
+                for n in spread(first, hparams["sample_count"])
+            ],
         ),
+        settings_section(summary["settings"]),
     )
 
 

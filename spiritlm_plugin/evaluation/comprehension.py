@@ -51,9 +51,15 @@ from spiritlm_plugin.evaluation.loop import (
     model_name,
     predict,
     settings_of,
+    settings_shown,
 )
 from spiritlm_plugin.evaluation.predictions import Rows
-from spiritlm_plugin.evaluation.reports import markdown_table, write_report
+from spiritlm_plugin.evaluation.reports import (
+    markdown_table,
+    settings_section,
+    with_interval,
+    write_report,
+)
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.metrics.intervals import ratio_interval
 from spiritlm_plugin.metrics.pair_likelihood import (
@@ -722,12 +728,18 @@ def report(hparams: ComprehensionSettings, rows: Rows, groups: Groups) -> None:
         "published_score": PUBLISHED,
         "scored": len(scores),
         "shortened": shortened,
+        "settings": settings_shown(
+            hparams,
+            modalities=hparams["modalities"],
+            groups=len(groups),
+            **({"scored": stories} if stories else {}),
+        ),
         "accuracy": figures,
         "by": parts,
     }
     write_report(
         hparams["output_folder"],
-        summary | ({"stories": stories} if stories else {}),
+        summary,
         f"# Comprehension, {hparams['split']}",
         "Percent of the comparisons in which what is right is likelier than "
         "what is wrong; ties count half. The comparisons of an item, such as "
@@ -741,6 +753,7 @@ def report(hparams: ComprehensionSettings, rows: Rows, groups: Groups) -> None:
         *tables(hparams, figures, parts, "sum"),
         f"The beginning of the context was dropped in {shortened} of "
         f"{len(scores)} cases, for want of room.",
+        settings_section(summary["settings"]),
     )
 
 
@@ -787,7 +800,7 @@ def tables(
 
     def row(cells: Cells, *start: str) -> list[Any]:
         count = max(cell["groups"] for cell in cells.values())
-        shown = [_shown(cells.get(m), score) for m in modalities]
+        shown = [with_interval(cells.get(m) or {}, score) for m in modalities]
         return [*start, count, CHANCE, *shown]
 
     found = [row(cells, name) for name, cells in figures.items() if cells]
@@ -803,11 +816,3 @@ def tables(
         header = ["task", "by", "", "comparisons", "chance", *names]
         shown.append(markdown_table(header, details))
     return shown
-
-
-def _shown(cell: Mapping[str, Any] | None, score: str) -> str | None:
-    if cell is None:
-        return None
-    interval = cell[f"{score}_interval"]
-    within = " ({:.1f} to {:.1f})".format(*interval) if interval else ""
-    return f"{cell[score]:.1f}{within}"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
-from spiritlm_plugin.dataio.units.prompts import draw_shots
 from spiritlm_plugin.evaluation.predictions import Predictions, Rows
 from spiritlm_plugin.inference import SpeechCodec, SpiritLM
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Answer
+from spiritlm_plugin.metrics.intervals import speaker_groups
 from spiritlm_plugin.utils.configuration import Settings
 from spiritlm_plugin.utils.seeds import derive_seed
 
@@ -22,6 +22,35 @@ Respondent = Callable[[list[str]], Iterable[Mapping[str, Any]]]
 
 # Settings that do not change what is predicted.
 _NO_SETTINGS = ("output_folder", "batch_size", "sample_count")
+# What decides about figures, as reports say it.
+_DECISIVE = (
+    "variant",
+    "split",
+    "utterances",
+    "seed",
+    "label",
+    "method",
+    "trained_asr",
+    "trained_tts",
+    "shots",
+    "draws",
+    "shot_ids",
+    "shot_split",
+    "longest_shot",
+    "stop_speech",
+    "context",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "num_beams",
+    "candidates",
+    "speaker",
+    "recognizer",
+    "mos",
+    "speaker_encoder",
+    "style_utterances",
+    "dtype",
+)
 
 
 class EvaluationSettings(Settings):
@@ -53,22 +82,6 @@ class ModelSettings(CodecSettings):
     dtype: str
 
 
-class FewShotSettings(ModelSettings, UtteranceSettings):
-    """What a model is shown, and how it answers.
-
-    See `load_shots` and `sampling_of`.
-    """
-
-    shots: int
-    shot_ids: list[str] | None
-    shot_split: str
-    longest_shot: float | None
-    context: int | None
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-
-
 def load_items(hparams: UtteranceSettings, needs: Iterable[str] = ()) -> Items:
     """Read the utterances of ``split``, so many as ``utterances``, all if null.
 
@@ -80,65 +93,6 @@ def load_items(hparams: UtteranceSettings, needs: Iterable[str] = ()) -> Items:
     path = Path(hparams["manifest_folder"]) / f"{hparams['split']}.json"
     items = load_manifest(path, needs)
     return {name: items[name] for name in spread(items, hparams["utterances"])}
-
-
-def load_shots(
-    hparams: FewShotSettings,
-    tested: Iterable[str],
-    needs: str = "text",
-    balanced: bool = False,
-) -> Items:
-    """Return the utterances that are shown, of ``shot_split``.
-
-    They are those of ``shot_ids``, or else so many as ``shots``, drawn by the
-    seed from utterances not longer than ``longest_shot`` seconds.
-
-    Arguments
-    ---------
-    hparams : FewShotSettings
-        The recipe's.
-    tested : iterable of str
-        Ids that are not shown.
-    needs : str
-        Key that they have.
-    balanced : bool
-        Whether to balance them over the values of that key.
-
-    Raises
-    ------
-    ValueError
-        If there are too few, or none of such an id.
-    """
-    if not hparams["shots"] and not hparams["shot_ids"]:
-        return {}
-    tested = set(tested)
-    path = Path(hparams["manifest_folder"]) / f"{hparams['shot_split']}.json"
-    items = {
-        name: item
-        for name, item in load_manifest(path).items()
-        if item.get(needs) and name not in tested
-    }
-    names = hparams["shot_ids"]
-    if names is None:
-        longest = hparams["longest_shot"] or float("inf")
-        labels = {
-            name: item[needs]
-            for name, item in items.items()
-            if item["duration"] <= longest
-        }
-        names = draw_shots(
-            labels,
-            hparams["shots"],
-            hparams["seed"],
-            labels if balanced else None,
-        )
-    unknown = [name for name in names if name not in items]
-    if unknown:
-        raise ValueError(
-            f"{path} has no utterance {unknown[0]!r} with a {needs} that is not "
-            "tested itself; correct shot_ids"
-        )
-    return {name: items[name] for name in names}
 
 
 def load_model(hparams: ModelSettings, run_opts: Any) -> SpiritLM:
@@ -248,10 +202,45 @@ def predict(
     return predictions.gather()
 
 
-def sampling_of(hparams: FewShotSettings) -> dict[str, Any]:
-    """Return the options of `FewShot` that the YAML names."""
-    keys = ("max_new_tokens", "context", "temperature", "top_p", "batch_size")
-    return {key: value for key, value in hparams.items() if key in keys}
+def groups_of(rows: Rows) -> dict[str, Hashable]:
+    """Return of each row what it is drawn with for an interval.
+
+    Those of a speaker where speakers are known, else those of an utterance.
+
+    Example
+    -------
+    >>> rows = {"1": {"utterance": "a", "speaker": "ann"},
+    ...         "2": {"utterance": "b", "speaker": "bob"}}
+    >>> groups_of(rows)
+    {'1': 'ann', '2': 'bob'}
+    """
+    speakers = {r["utterance"]: r["speaker"] for r in rows.values()}
+    groups = speaker_groups(speakers)
+    return {name: groups[row["utterance"]] for name, row in rows.items()}
+
+
+def settings_shown(hparams: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """Return what decides about figures, by the names of the options.
+
+    Arguments
+    ---------
+    hparams : dict
+        The recipe's.
+    **others
+        What else decides, or takes the place of an option.
+
+    Example
+    -------
+    >>> hparams = {"model": "tinyspeech", "release": None, "variant": "base",
+    ...            "shots": 10, "batch_size": 16}
+    >>> settings_shown(hparams, shots=2, recognizer="whisper")
+    {'model': 'tinyspeech', 'shots': 2, 'recognizer': 'whisper'}
+    """
+    shown = {n: hparams[n] for n in _DECISIVE if n in hparams}
+    if not hparams["release"]:
+        # Of Meta's weights.
+        shown.pop("variant", None)
+    return {"model": model_name(hparams), **shown, **others}
 
 
 def item_seeds(seed: int, names: Iterable[str]) -> list[int]:
@@ -304,6 +293,6 @@ def dropped_of(rows: Iterable[Mapping[str, Any]], shots: int) -> dict[str, int]:
     }
 
 
-def model_name(hparams: CodecSettings) -> str | None:
+def model_name(hparams: Mapping[str, Any]) -> str | None:
     """Return the folder or name of the model that is measured."""
     return hparams["model"] or hparams["release"]

@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from spiritlm_plugin.dataio.corpus.stsp import DIRECTIONS
-from spiritlm_plugin.evaluation.comprehension import MODALITIES
-from spiritlm_plugin.evaluation.reports import markdown_table, write_report
+from spiritlm_plugin.evaluation.comprehension import MODALITIES, PUBLISHED
+from spiritlm_plugin.evaluation.reports import (
+    figure_cell,
+    markdown_table,
+    write_report,
+)
 from spiritlm_plugin.utils.configuration import Settings
 
 # What an evaluation has written into its summary.json.
@@ -34,22 +38,28 @@ class Line(NamedTuple):
     """A figure, with what it is compared with."""
 
     name: str
-    value: float
+    value: float | None
+    interval: Sequence[float] | None = None  # of 95%
     chance: float | None = None
     ceiling: float | None = None  # of the original audio, or the prompts
+    digits: int = 1
 
 
 def asr_lines(summary: Summary) -> Iterator[Line]:
     """Yield the figures of speech recognition."""
-    yield Line("WER ↓", summary["WER"])
+    yield Line("WER ↓", summary["WER"], summary["WER_interval"])
 
 
 def tts_lines(summary: Summary) -> Iterator[Line]:
     """Yield the figures of speech synthesis."""
     for rate in ("WER", "CER"):
         if rate in summary:
-            original = summary[f"original_{rate}"]
-            yield Line(f"{rate} ↓", summary[rate], None, original)
+            yield Line(
+                f"{rate} ↓",
+                summary[rate],
+                summary[f"{rate}_interval"],
+                ceiling=summary[f"original_{rate}"],
+            )
     yield Line("not stopped ↓", summary["not_stopped"])
 
 
@@ -58,45 +68,61 @@ def intent_lines(summary: Summary) -> Iterator[Line]:
 
     Example
     -------
-    >>> list(intent_lines({"accuracy": 62.5, "chance": 25.0}))
-    [Line(name='accuracy', value=62.5, chance=25.0, ceiling=None)]
+    >>> summary = {"accuracy": 62.5, "accuracy_interval": None, "chance": 25.0}
+    >>> next(intent_lines(summary))[:4]
+    ('accuracy', 62.5, None, 25.0)
     """
-    yield Line("accuracy", summary["accuracy"], summary["chance"])
+    yield Line(
+        "accuracy",
+        summary["accuracy"],
+        summary["accuracy_interval"],
+        summary["chance"],
+    )
 
 
 def comprehension_lines(summary: Summary) -> Iterator[Line]:
-    """Yield the figures of comprehension."""
+    """Yield the figures of comprehension, by the score of the paper's tables."""
     for task, modalities in summary["accuracy"].items():
         for modality, found in modalities.items():
-            name = f"{task} {MODALITIES[modality][0]}"
-            yield Line(name, found["sum"], summary["chance"])
+            yield Line(
+                f"{task} {MODALITIES[modality][0]}",
+                found[PUBLISHED],
+                found[f"{PUBLISHED}_interval"],
+                summary["chance"],
+            )
 
 
 def sentiment_lines(summary: Summary) -> Iterator[Line]:
     """Yield the figures of sentiment preservation."""
     for direction, by_shots in summary["directions"].items():
         prompts = summary["prompts"][DIRECTIONS[direction].prompt]
-        ceiling = prompts["accuracy"]["all"]["mean"]
         for shots, found in by_shots.items():
             yield Line(
                 f"{DIRECTIONS[direction].name}, {shots} shots",
                 found["accuracy"]["all"]["mean"],
+                found["interval"]["all"],
                 summary["chance"],
-                ceiling,
+                prompts["accuracy"]["all"]["mean"],
             )
 
 
 def vocoder_lines(summary: Summary) -> Iterator[Line]:
     """Yield the figures of resynthesis."""
-    original, *systems = summary.values()
-    for figure, name in (
-        ("WER", "WER ↓"),
-        ("style_accuracy", "style accuracy"),
-        ("f0_frame_error", "F0 frame error ↓"),
-        ("bits_per_second", "bits/s"),
+    original, system, *_ = summary["systems"].values()
+    for figure, name, digits in (
+        ("WER", "WER ↓", 1),
+        ("style_accuracy", "style accuracy", 1),
+        ("f0_frame_error", "F0 frame error ↓", 2),
+        ("bits_per_second", "bits/s", 1),
     ):
-        if figure in systems[0]:
-            yield Line(name, systems[0][figure], None, original.get(figure))
+        if figure in system:
+            yield Line(
+                name,
+                system[figure],
+                system.get(f"{figure}_interval"),
+                ceiling=original.get(figure),
+                digits=digits,
+            )
 
 
 # By the folder of the recipe.
@@ -235,7 +261,7 @@ def report(
         for line in LINES[job.recipe](summary):
             row = table.setdefault((job.title, line.name), {})
             row[job.model] = line
-            if job.shots is not None:
+            if job.shots is not None and line.value is not None:
                 name = f"{job.evaluation} {line.name}"
                 curve = curves.setdefault(name, {}).setdefault(job.model, [])
                 curve.append((job.shots, line.value))
@@ -243,7 +269,7 @@ def report(
     rows = []
     for (run, name), found in table.items():
         first = next(iter(found.values()))
-        values = [found[m].value if m in found else None for m in models]
+        values = [_shown(found.get(model)) for model in models]
         rows.append([run, name, *values, first.chance, first.ceiling])
     figures = {
         f"{run}, {name}": {m: line._asdict() for m, line in found.items()}
@@ -258,10 +284,17 @@ def report(
             ["", "", *models, "chance", "original"],
             rows,
         ),
-        "`original`: of the recordings or the prompts themselves. ↓: less is "
-        "better.",
+        "In brackets the 95% interval, as each evaluation's own report explains "
+        "it. `original`: of the recordings or the prompts themselves. ↓: less "
+        "is better. Comprehension is by log-likelihood per token.",
         "![by the number of shots](shots.png)",
     )
+
+
+def _shown(line: Line | None) -> str | None:
+    if line is None:
+        return None
+    return figure_cell(line.value, line.interval, line.digits)
 
 
 def draw_shots(curves: Curves, path: Path) -> None:

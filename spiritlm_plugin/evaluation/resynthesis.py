@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import soundfile
 import torch
 from matplotlib.figure import Figure
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, infer_device
 from torch import Tensor
 from torch.nn.functional import pad
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_weights
 from spiritlm_plugin.dataio.corpus.unit_store import STREAMS
@@ -29,20 +29,34 @@ from spiritlm_plugin.dataio.units.units import (
     SAMPLE_RATE,
     SpeechUnits,
 )
+from spiritlm_plugin.evaluation.judges import (
+    QUALITY_COLUMNS,
+    QualitySettings,
+    load_quality,
+)
 from spiritlm_plugin.evaluation.loop import (
     CodecSettings,
     Items,
     UtteranceSettings,
     load_items,
     plain_settings,
+    predict,
+    settings_shown,
 )
 from spiritlm_plugin.evaluation.predictions import Rows
-from spiritlm_plugin.evaluation.reports import markdown_table, write_report
+from spiritlm_plugin.evaluation.reports import (
+    ERRORS,
+    markdown_table,
+    settings_section,
+    with_interval,
+    write_report,
+)
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import Parts, build, read_parts
 from spiritlm_plugin.integrations.release import VARIANTS, read_release
 from spiritlm_plugin.lobes.pitch import F0_HOP, FCPE
-from spiritlm_plugin.metrics.recognition import load_recognizer
+from spiritlm_plugin.metrics.intervals import speaker_groups
+from spiritlm_plugin.metrics.recognition import load_recognizer, normalizers_of
 from spiritlm_plugin.metrics.resynthesis import (
     Contour,
     ResynthesisJudge,
@@ -51,17 +65,21 @@ from spiritlm_plugin.metrics.resynthesis import (
     find_contours,
     resynthesis_figures,
 )
+from spiritlm_plugin.metrics.speech_quality import quality_figures
 from spiritlm_plugin.metrics.style import StyleClassifier
+from spiritlm_plugin.utils.files import safe_file_name
 
 _PREDICTED = ", durations predicted"
 # The title of each figure in the report, and its digits.
 _COLUMNS = {
     "bits_per_second": ("bits/s", 0),
     "WER": ("WER", 1),
+    "WER_whisper": ("WER_whisper", 1),
     "style_accuracy": ("style accuracy", 1),
     "f0_frame_error": ("F0 frame error", 2),
     "mel_distance": ("mel distance", 2),
     "unit_edit_distance": ("unit edit distance", 2),
+    **QUALITY_COLUMNS,
 }
 
 
@@ -69,7 +87,7 @@ _COLUMNS = {
 _Systems = dict[str, tuple[Sequence[Tensor], list[dict[str, Any]]]]
 
 
-class ResynthesisSettings(CodecSettings, UtteranceSettings):
+class ResynthesisSettings(CodecSettings, UtteranceSettings, QualitySettings):
     """What the evaluation of resynthesis reads."""
 
     phonetic: str | None
@@ -81,6 +99,43 @@ class ResynthesisSettings(CodecSettings, UtteranceSettings):
     recognizer: str | None
     style_utterances: int
     sample_count: int
+
+
+@torch.inference_mode()
+def evaluate(
+    hparams: ResynthesisSettings, run_opts: Any, lm: SpeechCodec | None = None
+) -> None:
+    """Speak a test set from its units, listen, and report.
+
+    Arguments
+    ---------
+    hparams : ResynthesisSettings
+        The recipe's.
+    run_opts : RunOptions
+        As of `load_recipe`.
+    lm : SpeechCodec, optional
+        Tokenizer and vocoder, such as a `SpiritLM`; those that ``hparams``
+        names by default.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ManifestError
+        As of `load_items` and `load_codecs`.
+    """
+    items = load_items(hparams, ["text"] if hparams["recognizer"] else [])
+    style_items = load_style_items(hparams, items)
+    codecs = {_variant_of(lm): lm} if lm else load_codecs(hparams, run_opts)
+    voices = {v: find_voices(hparams, c, items) for v, c in codecs.items()}
+    settings = settings_of(hparams, run_opts, codecs, items, style_items)
+    f0 = FCPE().to(run_opts["device"] or infer_device()).eval()
+
+    def make() -> Resynthesis:
+        judge = load_judge(hparams["recognizer"], f0, style_items)
+        return Resynthesis(hparams, codecs, voices, judge, items)
+
+    rows = predict(hparams, settings, items, make)
+    if rows is not None:
+        report(hparams, rows, f0)
 
 
 def load_codecs(
@@ -338,6 +393,8 @@ class Resynthesis:
         items: Items,
     ):
         self.codecs, self.voices, self.judge = codecs, voices, judge
+        device = next(judge.f0.parameters()).device
+        self.quality = load_quality(hparams, device)
         self.items = items
         self.folder = Path(hparams["output_folder"]) / "wavs"
         self._shown = set(spread(items, hparams["sample_count"]))
@@ -354,6 +411,10 @@ class Resynthesis:
             made = resynthesize(codec, voices, self.judge, wavs, contours)
             systems |= {variant + way: both for way, both in made.items()}
         self._keep(names, systems)
+        for system, (spoken, rows) in systems.items():
+            real = None if system == "original" else wavs
+            for row, sounds in zip(rows, self.quality(spoken, real)):
+                row.update(sounds)
         for i, name in enumerate(names):
             item = self.items[name]
             yield {
@@ -370,24 +431,29 @@ class Resynthesis:
             self.folder.mkdir(exist_ok=True)
             for system, (wavs, _) in systems.items():
                 path = recording_path(self.folder, name, system)
-                soundfile.write(path, wavs[i].numpy(), SAMPLE_RATE)
+                write_wav(path, wavs[i])
 
 
 def recording_path(folder: Path, utterance: str, system: str) -> Path:
     """Return where a recording of a system is kept."""
-    return folder / f"{utterance}_{system.replace(' ', '_')}.wav"
+    name = safe_file_name(utterance)
+    return folder / f"{name}_{system.replace(' ', '_')}.wav"
 
 
-def sum_up(rows: Rows) -> dict[str, dict[str, float]]:
+def sum_up(rows: Rows) -> dict[str, dict[str, Any]]:
     """Return the figures of each system."""
     utterances = list(rows.values())
     texts, styles = ([u[key] for u in utterances] for key in ("text", "style"))
-    return {
-        system: resynthesis_figures(
-            [u["systems"][system] for u in utterances], texts, styles
-        )
-        for system in utterances[0]["systems"]
-    }
+    speakers = {name: row["speaker"] for name, row in rows.items()}
+    groups = [*speaker_groups(speakers).values()]
+    found = {}
+    for system in utterances[0]["systems"]:
+        heard = [u["systems"][system] for u in utterances]
+        found[system] = {
+            **resynthesis_figures(heard, texts, styles, groups),
+            **quality_figures(heard, groups),
+        }
+    return found
 
 
 def report(hparams: ResynthesisSettings, rows: Rows, f0: FCPE) -> None:
@@ -403,34 +469,48 @@ def report(hparams: ResynthesisSettings, rows: Rows, f0: FCPE) -> None:
         For the picture.
     """
     folder = Path(hparams["output_folder"])
-    summary = sum_up(rows)
+    systems = sum_up(rows)
+    settings = settings_shown(
+        hparams,
+        utterances=len(rows),
+        **_named(hparams, (*STREAMS, *VARIANTS)),
+        **normalizers_of(systems["original"]),
+    )
     shown = spread(rows, hparams["sample_count"])
-    draw_contours(f0, list(summary), shown, folder)
-    words = "No recognizer was named: nothing is known of the words."
+    draw_contours(f0, list(systems), shown, folder)
+    words = ["No recognizer was named: nothing is known of the words."]
     if hparams["recognizer"]:
-        words = transcripts_table(rows, shown)
+        words = [ERRORS, *apart_table(systems), transcripts_table(rows, shown)]
     write_report(
         folder,
-        summary,
+        {"settings": settings, "systems": systems},
         f"# Resynthesis of {hparams['split']}",
-        figures_table(summary),
-        words,
+        figures_table(systems),
+        "In brackets the 95% interval, by the bootstrap over speakers, or over "
+        "utterances where the speakers are unknown or all the same.",
+        *words,
         "![F0](f0.png)",
+        settings_section(settings),
     )
 
 
-def figures_table(summary: Mapping[str, Mapping[str, float]]) -> str:
+def figures_table(systems: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the figures that there are as Markdown."""
-    columns = [c for c in _COLUMNS if any(c in f for f in summary.values())]
-    rows = []
-    for system, figures in summary.items():
-        cells = [
-            f"{figures[c]:.{_COLUMNS[c][1]}f}" if c in figures else None
-            for c in columns
-        ]
-        rows.append([system, *cells])
+    columns = [c for c in _COLUMNS if any(c in f for f in systems.values())]
+    rows = [
+        [system, *(with_interval(f, c, _COLUMNS[c][1]) for c in columns)]
+        for system, f in systems.items()
+    ]
     titles = [_COLUMNS[c][0] for c in columns]
     return markdown_table(["resynthesis", *titles], rows)
+
+
+def apart_table(systems: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what is in no error rate as Markdown, if there is anything."""
+    names = [n for n in systems["original"] if n.startswith("empty_")]
+    rows = [[system, *(f[n] for n in names)] for system, f in systems.items()]
+    if any(any(counts) for _, *counts in rows):
+        yield markdown_table(["", *names], rows)
 
 
 def transcripts_table(rows: Rows, shown: Sequence[str]) -> str:

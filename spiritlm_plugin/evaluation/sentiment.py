@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NamedTuple, cast
 
-import soundfile
 import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
 from torch import Tensor
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_weights
 from spiritlm_plugin.dataio.corpus.stsp import (
@@ -29,7 +29,7 @@ from spiritlm_plugin.dataio.corpus.stsp import (
     STSPArchive,
 )
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import MIN_SAMPLES
 from spiritlm_plugin.evaluation import loop
 from spiritlm_plugin.evaluation.loop import (
     Items,
@@ -43,8 +43,10 @@ from spiritlm_plugin.evaluation.loop import (
 )
 from spiritlm_plugin.evaluation.predictions import Rows
 from spiritlm_plugin.evaluation.reports import (
+    interval_cell,
     markdown_table,
     percent,
+    settings_section,
     write_report,
 )
 from spiritlm_plugin.inference import SpeechCodec, SpiritLM
@@ -62,6 +64,7 @@ from spiritlm_plugin.metrics.sentiment_classifiers import (
     find_classifier,
     load_classifier,
 )
+from spiritlm_plugin.utils.files import safe_file_name
 from spiritlm_plugin.utils.seeds import derive_seed
 
 # Classifiers by modality: of contents, texts or waveforms, to sentiments.
@@ -489,9 +492,9 @@ class Continuation:
         self, condition: Condition, record: Record, wav: Tensor | None
     ) -> None:
         if record.id in self._kept and wav is not None and len(wav):
-            name = f"{condition.name}_{record.id}.wav".replace("/", "_")
-            path = self.folder / name
-            soundfile.write(path, wav.cpu().numpy(), SAMPLE_RATE)
+            name = safe_file_name(f"{condition.name}_{record.id}")
+            path = self.folder / f"{name}.wav"
+            write_wav(path, wav)
 
 
 def _seed_of(seed: int, attempt: int) -> int:
@@ -650,14 +653,7 @@ def report(
         "room for. `too long`: prompts that the model has no room for.",
         "Prompts without words, which are not continued: "
         f"{sum(p['without_words'] for p in prompts.values())}.",
-        "## Settings",
-        markdown_table(
-            ["", ""],
-            [
-                [name, value if value is None else str(value)]
-                for name, value in summary["settings"].items()
-            ],
-        ),
+        settings_section(summary["settings"]),
     )
 
 
@@ -712,17 +708,6 @@ def accuracy_cell(found: Mapping[str, Any], deviates: bool = True) -> str:
     deviation = f" ± {accuracy['std']:.1f}" if deviates else ""
     within = f" ({interval})" if interval else ""
     return f"{accuracy['mean']:.1f}{deviation}{within}"
-
-
-def interval_cell(interval: Sequence[float] | None) -> str | None:
-    """Return an interval as tables have it.
-
-    Example
-    -------
-    >>> interval_cell((31.25, 52.0))
-    '31.2 to 52.0'
-    """
-    return f"{interval[0]:.1f} to {interval[1]:.1f}" if interval else None
 
 
 def detail_table(figures: Figures) -> str:

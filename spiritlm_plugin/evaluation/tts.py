@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import soundfile
+import torch
 from matplotlib.figure import Figure
+from speechbrain.utils.distributed import infer_device
 from torch import Tensor
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.dataio.units.prompts import STOP_WORD
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
-from spiritlm_plugin.evaluation.loop import (
+from spiritlm_plugin.evaluation.draws import (
     FewShotSettings,
-    Items,
-    answer_row,
-    dropped_of,
-    item_seeds,
-    model_name,
+    FewShotTask,
+    Question,
+    load_draws,
+    over_draws,
+    questions_of,
+    rows_by_draw,
     sampling_of,
+)
+from spiritlm_plugin.evaluation.judges import (
+    QualitySettings,
+    load_quality,
+    quality_table,
+)
+from spiritlm_plugin.evaluation.loop import (
+    Items,
+    dropped_of,
+    groups_of,
+    load_items,
+    load_model,
+    model_name,
+    predict,
+    settings_of,
+    settings_shown,
 )
 from spiritlm_plugin.evaluation.predictions import Rows
 from spiritlm_plugin.evaluation.reports import (
+    ERRORS,
+    RATES,
     markdown_table,
     percent,
+    rates_table,
+    settings_section,
     write_report,
 )
-from spiritlm_plugin.inference.few_shot import Reader
+from spiritlm_plugin.inference import SpiritLM
+from spiritlm_plugin.inference.few_shot import Answer, Reader
 from spiritlm_plugin.inference.protocols import InterleavedModel
 from spiritlm_plugin.metrics.recognition import (
     Recognizer,
     WordErrorStats,
+    error_figures,
     load_recognizer,
+    normalizers_of,
+    transcript_errors,
 )
+from spiritlm_plugin.metrics.speech_quality import quality_figures
+from spiritlm_plugin.utils.files import safe_file_name
+
+# How the names of rates end.
+_RATES = ("CER", "WER", "WER_whisper")
 
 
-class TTSSettings(FewShotSettings):
+class TTSSettings(FewShotSettings, QualitySettings):
     """What the evaluation of speech synthesis reads."""
 
     speaker: int | str | None
@@ -78,7 +111,43 @@ def find_stop(hparams: TTSSettings) -> dict[str, Any] | None:
     )
 
 
-class Reading:
+@torch.inference_mode()
+def evaluate(
+    hparams: TTSSettings, run_opts: Any, lm: SpiritLM | None = None
+) -> None:
+    """Read texts aloud behind shots, listen, and report.
+
+    Arguments
+    ---------
+    hparams : TTSSettings
+        The recipe's.
+    run_opts : RunOptions
+        As of `load_recipe`.
+    lm : SpiritLM, optional
+        The model; loaded as ``hparams`` says by default.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ManifestError
+        As of `load_items`, `load_draws`, `find_stop` and `load_model`, or if
+        the model has no such speaker.
+    """
+    items = load_items(hparams, ["text"])
+    draws = load_draws(hparams, items)
+    stop = find_stop(hparams)
+    lm = lm or load_model(hparams, run_opts)
+    lm.speaker_id(hparams["speaker"])  # if there is none, say so now
+    settings = settings_of(hparams, run_opts, lm, items, *draws)
+    settings["stop"] = stop
+    device = str(run_opts["device"] or infer_device())
+    asked = questions_of(hparams["seed"], items, len(draws))
+    make = partial(Reading, hparams, lm, items, draws, stop, device)
+    rows = predict(hparams, settings, asked, make)
+    if rows is not None:
+        report(hparams, rows, draws)
+
+
+class Reading(FewShotTask):
     """A model that reads texts, and who listens; called with ids: rows.
 
     Arguments
@@ -89,12 +158,12 @@ class Reading:
         The model.
     items : dict
         The utterances whose texts are read, by id.
-    shots : dict
-        The utterances that it is shown, by id.
+    draws : sequence of dict
+        The utterances that it is shown in each draw, by id.
     stop : dict, optional
         As of `find_stop`.
     device : str
-        Of the recognizer.
+        Of who listens.
     """
 
     def __init__(
@@ -102,45 +171,66 @@ class Reading:
         hparams: TTSSettings,
         lm: InterleavedModel,
         items: Items,
-        shots: Items,
+        draws: Sequence[Items],
         stop: dict[str, Any] | None,
         device: str,
     ):
-        self.hparams, self.items, self.shots = hparams, items, shots
+        super().__init__(hparams, items, draws)
+        self.hparams, self.lm = hparams, lm
         self.recognize = None
         if hparams["recognizer"]:
             self.recognize = load_recognizer(hparams["recognizer"], device)
-        said = None
+        self.quality = load_quality(hparams, device)
+        self.stop = None
         if stop is not None:
-            said = lm.encode_file(stop["wav"]).cut(stop["start"], stop["end"])
-        self.read = Reader(
-            lm,
-            [(item["wav"], item["text"]) for item in shots.values()],
-            said,
-            candidates=hparams["candidates"],
-            **sampling_of(hparams),
-        )
+            units = lm.encode_file(stop["wav"])
+            self.stop = units.cut(stop["start"], stop["end"])
         self.folder = Path(hparams["output_folder"]) / "wavs"
-        self._shown = set(spread(items, hparams["sample_count"]))
+        self._kept = set(spread(items, hparams["sample_count"]))
 
-    def __call__(self, names: list[str]) -> Iterator[dict[str, Any]]:
-        """Yield what is heard of some readings, and of the originals."""
-        seeds = item_seeds(self.hparams["seed"], names)
-        texts = [self.items[name]["text"] for name in names]
-        answers = self.read(texts, seeds, self.hparams["speaker"])
+    def show(self, shots: Items) -> Reader:
+        """Return the model, shown some texts with their utterances."""
+        return Reader(
+            self.lm,
+            [(item["wav"], item["text"]) for item in shots.values()],
+            self.stop,
+            candidates=self.hparams["candidates"],
+            **sampling_of(self.hparams),
+        )
+
+    def ask(
+        self, model: Reader, questions: Sequence[Question]
+    ) -> Iterator[tuple[Answer, dict[str, Any]]]:
+        """Yield what is heard of readings, and in the first draw of originals."""
+        items = [self.items[question.item] for question in questions]
+        answers = model(
+            [item["text"] for item in items],
+            [question.seed for question in questions],
+            self.hparams["speaker"],
+        )
         made = [answer.generation.wav for answer in answers]
-        real = [read_audio(self.items[name]["wav"]) for name in names]
-        self._keep(names, made, real)
+        real = [read_audio(item["wav"]) for item in items]
         heard = listen(self.recognize, made)
-        heard_original = listen(self.recognize, real)
-        for i, (name, seed, answer) in enumerate(zip(names, seeds, answers)):
-            yield answer_row(name, seed, self.shots, answer) | {
-                "text": texts[i],
-                "seconds": seconds(made[i]),
-                "original_seconds": seconds(real[i]),
-                "heard": heard[i],
-                "heard_original": heard_original[i],
-            }
+        sounds = self.quality(made, real)
+        heard_original: list[str | None] = [None] * len(real)
+        sounds_original = self.quality([None] * len(real))
+        if questions[0].draw == 0:
+            self._keep([q.item for q in questions], made, real)
+            heard_original = listen(self.recognize, real)
+            sounds_original = self.quality(real)
+        for i, answer in enumerate(answers):
+            yield (
+                answer,
+                {
+                    "text": items[i]["text"],
+                    "seconds": seconds(made[i]),
+                    "original_seconds": seconds(real[i]),
+                    "heard": heard[i],
+                    "heard_original": heard_original[i],
+                    **sounds[i],
+                    "original_mos": sounds_original[i]["mos"],
+                },
+            )
 
     def _keep(
         self,
@@ -150,13 +240,13 @@ class Reading:
     ) -> None:
         """Write the recordings of a batch that people are to hear."""
         for name, one, other in zip(names, made, real):
-            if name not in self._shown:
+            if name not in self._kept:
                 continue
             self.folder.mkdir(exist_ok=True)
             for label, wav in (("read", one), ("original", other)):
                 if wav is not None and len(wav):
-                    path = self.folder / f"{name}_{label}.wav"
-                    soundfile.write(path, wav.cpu().numpy(), SAMPLE_RATE)
+                    path = self.folder / f"{safe_file_name(name)}_{label}.wav"
+                    write_wav(path, wav)
 
 
 def seconds(wav: Tensor | None) -> float:
@@ -181,10 +271,8 @@ def listen(
     return [next(found) if seconds(wav) else "" for wav in wavs]
 
 
-def error_rates(
-    rows: Rows, key: str
-) -> tuple[WordErrorStats, dict[str, float]]:
-    """Return the word errors, and the rates of characters and words.
+def errors_of(rows: Rows, key: str) -> dict[str, WordErrorStats]:
+    """Return the errors of words and characters, in the forms of the field.
 
     Arguments
     ---------
@@ -196,19 +284,70 @@ def error_rates(
     Example
     -------
     >>> rows = {"a": {"text": "old cats", "heard": "old bats"}}
-    >>> error_rates(rows, "heard")[1]
-    {'CER': 12.5, 'WER': 50.0}
+    >>> errors_of(rows, "heard")["CER"].rate()
+    12.5
     """
     heard = [row[key] for row in rows.values()]
     texts = [row["text"] for row in rows.values()]
-    words, characters = WordErrorStats(), WordErrorStats(split_tokens=True)
-    for stats in (words, characters):
-        stats.append(list(rows), heard, texts)
-    rates = {"CER": characters.summarize("WER"), "WER": words.summarize("WER")}
-    return words, rates
+    return transcript_errors(list(rows), heard, texts, characters=True)
 
 
-def report(hparams: TTSSettings, rows: Rows, shots: Items) -> None:
+def figures_of(
+    hparams: TTSSettings, rows: Rows, draws: Sequence[Items]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the figures of what was heard, and what they are counted on.
+
+    Arguments
+    ---------
+    hparams : TTSSettings
+        The recipe's; ``output_folder`` gets ``wer.txt``.
+    rows : dict
+        Of `Reading`, by id, with a recognizer.
+    draws : sequence of dict
+        What the model was to be shown.
+    """
+    first, *_ = by_draw = rows_by_draw(rows)
+    errors, originals = (
+        errors_of(rows, "heard"),
+        errors_of(first, "heard_original"),
+    )
+    path = Path(hparams["output_folder"]) / "wer.txt"
+    with open(path, "w", encoding="utf-8") as file:
+        errors["WER"].write_stats(file)
+    rates = [
+        {name: stats.rate(some) for name, stats in errors.items()}
+        for some in by_draw
+    ]
+    figures = error_figures(errors, groups_of(rows))
+    original = error_figures(originals, groups_of(first))
+    figures |= {f"original_{name}": value for name, value in original.items()}
+    return figures | over_draws(draws, rates), normalizers_of(errors)
+
+
+def qualities_of(rows: Rows) -> dict[str, dict[str, Any]]:
+    """Return how readings and originals sound, as of `quality_figures`.
+
+    Arguments
+    ---------
+    rows : dict
+        Of `Reading`, by id.
+
+    Example
+    -------
+    >>> row = {"utterance": "a", "speaker": None, "draw": 1, "mos": 3.0,
+    ...        "speaker_similarity": None, "original_mos": 4.0}
+    >>> qualities_of({"a": row})["original"]
+    {'mos': 4.0, 'mos_interval': None}
+    """
+    first = rows_by_draw(rows)[0]
+    originals = [{"mos": row["original_mos"]} for row in first.values()]
+    return {
+        "read": quality_figures(rows.values(), groups_of(rows).values()),
+        "original": quality_figures(originals, groups_of(first).values()),
+    }
+
+
+def report(hparams: TTSSettings, rows: Rows, draws: Sequence[Items]) -> None:
     """Sum up, and write it down.
 
     Arguments
@@ -217,45 +356,56 @@ def report(hparams: TTSSettings, rows: Rows, shots: Items) -> None:
         The recipe's.
     rows : dict
         Of `Reading`, by id.
-    shots : dict
+    draws : sequence of dict
         What the model was to be shown.
     """
     folder = Path(hparams["output_folder"])
-    answers = rows.values()
+    answers, first = rows.values(), rows_by_draw(rows)[0]
     original = sum(row["original_seconds"] for row in answers)
-    summary: dict[str, Any] = {
-        "model": model_name(hparams),
-        "split": hparams["split"],
-        "utterances": len(rows),
-        "shots": len(shots),
+    counts = {"utterances": len(first), "shots": len(draws[0])}
+    answered = {
         "duration_ratio": sum(row["seconds"] for row in answers) / original,
         "not_stopped": percent(not row["complete"] for row in answers),
         "empty": percent(not row["seconds"] for row in answers),
-        **dropped_of(answers, len(shots)),
+        **dropped_of(answers, len(draws[0])),
     }
-    words = "No recognizer was named: nothing is known of the words."
+    figures = over_draws(draws, [{} for _ in draws])
+    normalizers: dict[str, str] = {}
+    words = ["No recognizer was named: nothing is known of the words."]
     if hparams["recognizer"]:
-        table = []
-        for key, prefix in (("heard_original", "original_"), ("heard", "")):
-            errors, rates = error_rates(rows, key)
-            summary |= {f"{prefix}{n}": rate for n, rate in rates.items()}
-            table.append([prefix.strip("_") or "read", *rates.values()])
-        with open(folder / "wer.txt", "w", encoding="utf-8") as file:
-            errors.write_stats(file)
-        words = markdown_table(["audio", "CER", "WER"], table)
+        figures, normalizers = figures_of(hparams, rows, draws)
+        names = [n for n in figures if n.endswith(_RATES)]
+        words = [
+            rates_table(figures, names),
+            f"{ERRORS} {RATES} `original`: of the recordings themselves.",
+        ]
+    answered |= {k: v for k, v in figures.items() if k.startswith("empty_")}
+    qualities = qualities_of(rows)
+    original_quality = qualities["original"].items()
+    summary = {
+        "model": model_name(hparams),
+        "split": hparams["split"],
+        **counts,
+        **answered,
+        **figures,
+        **qualities["read"],
+        **{f"original_{name}": value for name, value in original_quality},
+        "settings": settings_shown(
+            hparams, **counts, draws=len(draws), **normalizers
+        ),
+    }
     draw_durations(rows, folder / "durations.png")
-    shown = spread(rows, hparams["sample_count"])
     write_report(
         folder,
         summary,
         f"# Readings of {hparams['split']}",
-        words,
+        *words,
+        *quality_table(qualities),
         markdown_table(
             ["", ""],
             [
                 [k, f"{v:.2f}" if k == "duration_ratio" else v]
-                for k, v in summary.items()
-                if not k.endswith("ER")
+                for k, v in answered.items()
             ],
         ),
         "`duration_ratio`: seconds read over seconds of the original audio. "
@@ -263,13 +413,17 @@ def report(hparams: TTSSettings, rows: Rows, shots: Items) -> None:
         "shots that prompts had no room for. `too_long`: texts that no prompt "
         "had room for; they count as empty.",
         "![durations](durations.png)",
-        markdown_table(
-            ["utterance", "text", "heard", "heard of the original"],
-            [
-                [n, *(rows[n][k] for k in ("text", "heard", "heard_original"))]
-                for n in shown
-            ],
-        ),
+        heard_table([first[n] for n in spread(first, hparams["sample_count"])]),
+        settings_section(summary["settings"]),
+    )
+
+
+def heard_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return what was heard of some readings as Markdown."""
+    keys = ("utterance", "text", "heard", "heard_original")
+    return markdown_table(
+        ["utterance", "text", "heard", "heard of the original"],
+        [[row[key] for key in keys] for row in rows],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -64,7 +64,8 @@ def ratio_interval(
     places: np.ndarray = np.arange(len(above))
     if groups is not None:
         numbers: dict[Hashable, int] = {}
-        places = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
+        found = [numbers.setdefault(group, len(numbers)) for group in groups]
+        places = np.array(found, int)
     if not len(above) == len(below) == len(places):
         raise ValueError(
             f"{len(above)} numerators, {len(below)} denominators and "
@@ -93,3 +94,51 @@ def ratio_interval(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def percent_interval(
+    numerators: Sequence[float],
+    denominators: Sequence[float] | None = None,
+    groups: Sequence[Hashable] | None = None,
+) -> list[float] | None:
+    """Return what `ratio_interval` does, in percent.
+
+    Example
+    -------
+    >>> percent_interval([1] * 50)
+    [100.0, 100.0]
+    """
+    interval = ratio_interval(numerators, denominators, groups)
+    if interval is None:
+        return None
+    return [100 * end for end in interval]
+
+
+def speaker_groups(
+    speakers: Mapping[str, str | None],
+) -> dict[str, Hashable]:
+    """Return what utterances are drawn together: those of a speaker.
+
+    Arguments
+    ---------
+    speakers : dict
+        By utterance; None where it is unknown.
+
+    Returns
+    -------
+    dict
+        By utterance; each is alone where its speaker is unknown, and where all
+        are by one, since there is no other to be drawn.
+
+    Example
+    -------
+    >>> speaker_groups({"a": "ann", "b": "bob", "c": None})
+    {'a': 'ann', 'b': 'bob', 'c': ('', 'c')}
+    >>> speaker_groups({"a": "ann", "b": "ann"})
+    {'a': ('', 'a'), 'b': ('', 'b')}
+    """
+    known = {speaker for speaker in speakers.values() if speaker is not None}
+    return {
+        name: speaker if len(known) > 1 and speaker is not None else ("", name)
+        for name, speaker in speakers.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,13 @@ from torch.nn.utils.rnn import pad_sequence
 from spiritlm_plugin.dataio.batching import length_batches
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.lobes.pitch import FCPE
+from spiritlm_plugin.metrics.intervals import percent_interval, ratio_interval
 from spiritlm_plugin.metrics.pitch import PitchErrorStats, pitch_errors
-from spiritlm_plugin.metrics.recognition import Recognizer, WordErrorStats
+from spiritlm_plugin.metrics.recognition import (
+    Recognizer,
+    error_figures,
+    transcript_errors,
+)
 from spiritlm_plugin.metrics.style import StyleClassifier
 from spiritlm_plugin.metrics.units import unit_edits
 
@@ -153,9 +158,10 @@ def find_contours(f0: FCPE, wavs: Sequence[Tensor]) -> list[Contour]:
 
 def resynthesis_figures(
     rows: Sequence[Mapping[str, Any]],
-    texts: Sequence[str],
+    texts: Sequence[str | None],
     styles: Sequence[str | None],
-) -> dict[str, float]:
+    groups: Sequence[Hashable] | None = None,
+) -> dict[str, Any]:
     """Sum up what was found in the recordings of all utterances.
 
     Arguments
@@ -164,38 +170,85 @@ def resynthesis_figures(
         Of each what `ResynthesisJudge` says, and ``counts`` for
         `pool_ratios`; all have the same keys.
     texts, styles : sequence of str
-        What was to be said, and how.
+        What was to be said, and how; None counts for nothing.
+    groups : sequence, optional
+        What utterances are drawn with, as of `ratio_interval`.
 
     Returns
     -------
     dict
-        ``WER`` and ``style_accuracy`` in percent, the figures of
+        Those of `error_figures` and ``style_accuracy`` in percent, those of
         `PitchErrorStats`, the mean ``mel_distance`` and the ratios of the
-        counts, as far as there are.
+        counts, as far as there are; of rates and ``unit_edit_distance`` the 95%
+        interval as ``WER_interval`` and so on.
 
     Example
     -------
     >>> rows = [{"transcript": "oh no", "style": "sad"}, {"transcript": "so",
     ...         "style": "sad"}]
-    >>> resynthesis_figures(rows, ["oh no", "so low"], ["sad", "happy"])
-    {'WER': 25.0, 'style_accuracy': 50.0}
+    >>> found = resynthesis_figures(rows, ["oh no", "so low"], ["sad", None])
+    >>> found["WER"], found["style_accuracy"]
+    (25.0, 100.0)
     """
+    groups = range(len(rows)) if groups is None else groups
     columns = {key: [row[key] for row in rows] for key in rows[0]}
-    figures = pool_ratios(columns.get("counts", [{}]))
+    figures: dict[str, Any] = {}
+    if "counts" in columns:
+        figures |= _count_figures(columns["counts"], groups)
     if "transcript" in columns:
-        errors = WordErrorStats()
-        ids = [str(i) for i in range(len(rows))]
-        errors.append(ids, columns["transcript"], texts)
-        figures["WER"] = errors.summarize("WER")
+        figures |= _word_figures(columns["transcript"], texts, groups)
     if "style" in columns:
-        hits = [one == other for one, other in zip(columns["style"], styles)]
-        figures["style_accuracy"] = 100 * sum(hits) / len(rows)
+        hits = {
+            i: one == other
+            for i, (one, other) in enumerate(zip(columns["style"], styles))
+            if other is not None
+        }
+        figures["style_accuracy"] = 100 * sum(hits.values()) / len(hits)
+        figures["style_accuracy_interval"] = percent_interval(
+            list(hits.values()), groups=[groups[i] for i in hits]
+        )
     if "pitch_errors" in columns:
-        stats = PitchErrorStats()
-        stats.scores = columns["pitch_errors"]
-        figures |= stats.summarize()
+        figures |= _pitch_figures(columns["pitch_errors"], groups)
         figures["mel_distance"] = sum(columns["mel_distance"]) / len(rows)
     return figures
+
+
+def _count_figures(
+    counts: Sequence[Mapping[str, Sequence[float]]],
+    groups: Sequence[Hashable],
+) -> dict[str, Any]:
+    name = "unit_edit_distance"
+    figures: dict[str, Any] = {**pool_ratios(counts)}
+    if name in figures:
+        edits, units = zip(*(item[name] for item in counts))
+        figures[f"{name}_interval"] = ratio_interval(edits, units, groups)
+    return figures
+
+
+def _word_figures(
+    heard: Sequence[str],
+    texts: Sequence[str | None],
+    groups: Sequence[Hashable],
+) -> dict[str, Any]:
+    known = [
+        (str(i), transcript, text)
+        for i, (transcript, text) in enumerate(zip(heard, texts))
+        if text is not None
+    ]
+    ids, transcripts, said = zip(*known) if known else ((), (), ())
+    errors = transcript_errors(ids, transcripts, said)
+    return error_figures(errors, {str(i): g for i, g in enumerate(groups)})
+
+
+def _pitch_figures(
+    errors: list[list[float]], groups: Sequence[Hashable]
+) -> dict[str, Any]:
+    stats = PitchErrorStats()
+    stats.scores = errors
+    frames, voicing, _, gross, *_ = zip(*errors)
+    wrong = [sum(pair) for pair in zip(voicing, gross)]
+    interval = ratio_interval(wrong, frames, groups)
+    return {**stats.summarize(), "f0_frame_error_interval": interval}
 
 
 def unit_agreement(

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from spiritlm_plugin import SpiritLM
-from spiritlm_plugin.evaluation.overview import sentiment_lines
+from spiritlm_plugin.evaluation.overview import (
+    comprehension_lines,
+    sentiment_lines,
+)
 from tests.benchmarks.benchmark_evaluation import report
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech"
@@ -64,6 +67,10 @@ def test_all_figures_are_in_one_table(script, tinyspeech, tmp_path, capsys):
         for line in summary[name].values():
             assert isinstance(line["value"], (int, float))
             assert line["chance"] == pytest.approx(chance)
+            if line["interval"]:
+                low, high = line["interval"]
+                assert low <= line["value"] <= high
+    assert summary["ASR, WER ↓"]["Base"]["interval"]
     table = (tmp_path / "report.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     assert len(rows) == len(summary) + 2
@@ -81,10 +88,23 @@ def test_what_sentiment_is_compared_with():
         {
             "chance": 100 / 3,
             "prompts": prompts,
-            "directions": {"s2t": {"0": {"accuracy": accuracy}}},
+            "directions": {
+                "s2t": {
+                    "0": {"accuracy": accuracy, "interval": {"all": [55, 66]}}
+                }
+            },
         }
     )
-    assert [*lines] == [("S→T, 0 shots", 61.0, 100 / 3, 90.0)]
+    assert [line[:5] for line in lines] == [
+        ("S→T, 0 shots", 61.0, [55, 66], 100 / 3, 90.0)
+    ]
+
+
+def test_comprehension_is_by_the_score_of_the_papers_tables():
+    cell = {"sum": 60.0, "per_token": 70.0, "per_token_interval": [61, 79]}
+    summary = {"chance": 50.0, "accuracy": {"StoryCloze": {"S2T": cell}}}
+    [line] = comprehension_lines(summary)
+    assert line[:4] == ("StoryCloze S→T", 70.0, [61, 79], 50.0)
 
 
 def test_an_unknown_recipe_is_named(script, tinyspeech, tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import jiwer
 import numpy as np
@@ -12,11 +13,12 @@ import soundfile
 from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
 from spiritlm_plugin.dataio.units.units import SpeechUnits
-from spiritlm_plugin.evaluation import tts
+from spiritlm_plugin.evaluation import asr, intent, tts
+from spiritlm_plugin.evaluation.draws import questions_of
 from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.inference.generation import Generation
-from spiritlm_plugin.metrics.recognition import normalize_english
-from spiritlm_plugin.utils.seeds import derive_seed
+from spiritlm_plugin.metrics.recognition import normalize_transcript
+from spiritlm_plugin.utils.recipes import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TEXTS = [
@@ -57,6 +59,7 @@ def manifests(recording, tmp_path_factory):
                 "text": text,
                 "words": [list(w) for w in zip(words, times, times[1:])],
                 "intent": INTENTS[i % 3],
+                "speaker": ["ann", "bob", "cy"][i // 2],
             }
         (folder / f"{split}.json").write_text(json.dumps(items))
     return folder
@@ -95,7 +98,9 @@ def read_summary(folder):
     assert (folder / "report.md").read_text().startswith("# ")
     lines = (folder / "predictions.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert [row["id"] for row in rows] == [f"test{i}" for i in range(6)]
+    asked = [(row["draw"], row["utterance"]) for row in rows]
+    draws = range(1, len(summary["draws"]) + 1)
+    assert asked == [(d, f"test{i}") for d in draws for i in range(6)]
     return summary, rows
 
 
@@ -104,7 +109,9 @@ def answers(monkeypatch):
     """Replace the model by what a function answers to each seed's item."""
 
     def replace(answer):
-        seeds = {derive_seed(1986, f"test{i}"): i for i in range(6)}
+        names = [f"test{i}" for i in range(6)]
+        questions = questions_of(1986, names, 3).values()
+        seeds = {q.seed: names.index(q.item) for q in questions}
 
         def generate(self, prompts, output, seed, **options):
             found = [answer(seeds[s]) for s in seed]
@@ -142,8 +149,8 @@ def test_asr_counts_as_jiwer_does(evaluate, answers):
     answers(lambda i: flagged(said[i]))
     summary, _ = evaluate("asr")
     expected = jiwer.wer(
-        [normalize_english(text) for text in TEXTS],
-        [normalize_english(text) for text in said],
+        [normalize_transcript(text) for text in TEXTS],
+        [normalize_transcript(text) for text in said],
     )
     assert summary["WER"] == pytest.approx(100 * expected)
 
@@ -153,6 +160,126 @@ def test_asr_of_who_says_nothing(evaluate, answers):
     summary, _ = evaluate("asr")
     assert summary["WER"] == 100
     assert summary["deletions"] == summary["words"]
+
+
+def test_each_draw_has_shots_and_figures_of_its_own(
+    evaluate, monkeypatch, tmp_path
+):
+    """Of a model that says one of two things, by its seed."""
+
+    def generate(self, prompts, output, seed, **options):
+        said = ("the old man", "boats lie in the harbour")
+        return [
+            Generation([flagged(said[one % 2])], "end_of_sequence")
+            for one in seed
+        ]
+
+    monkeypatch.setattr(SpiritLM, "generate", generate)
+    summary, rows = evaluate("asr", "--draws=3", "--shots=2")
+    options = "--draws=1", "--shots=2"
+    one, alone = evaluate("asr", *options, folder=tmp_path / "one")
+    assert [row["id"] for row in rows[5:7]] == ["draw 1/test5", "draw 2/test0"]
+    by_draw = [rows[:6], rows[6:12], rows[12:]]
+    seeds = [{row["seed"] for row in some} for some in by_draw]
+    assert len(set.union(*seeds)) == 18
+    shots = [some[0]["shots"] for some in by_draw]
+    assert [draw["shots"] for draw in summary["draws"]] == shots
+    assert len({tuple(names) for names in shots}) == 3
+    rates = [
+        100 * jiwer.wer(TEXTS, [row["transcript"] for row in some])
+        for some in by_draw
+    ]
+    assert [draw["WER"] for draw in summary["draws"]] == pytest.approx(rates)
+    assert len(set(rates)) > 1
+    assert summary["WER"] == pytest.approx(mean(rates))
+    assert summary["WER_std"] == pytest.approx(stdev(rates))
+    assert summary["settings"]["draws"] == 3 and summary["utterances"] == 6
+    # A draw is the same whatever the number of draws.
+    same = ("seed", "shots", "transcript", "draw", "utterance")
+    assert [[row[key] for key in same] for row in alone] == [
+        [row[key] for key in same] for row in by_draw[0]
+    ]
+    assert one["WER"] == pytest.approx(rates[0]) and one["WER_std"] is None
+
+
+def test_a_stopped_run_of_several_draws_goes_on(evaluate, answers, tmp_path):
+    options = "--draws=2", "--shots=2", "--max_new_tokens=4"
+    evaluate("asr", *options)
+    path = tmp_path / "out" / "predictions.jsonl"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.unlink()
+    path.with_name("predictions.0.jsonl").write_text("".join(lines[:7]))
+    evaluate("asr", *options, "--batch_size=4")
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    ("task", "schema"),
+    [
+        (asr, asr.ASRSettings),
+        (tts, tts.TTSSettings),
+        (intent, intent.IntentSettings),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").rpartition(".")[2],
+)
+def test_a_model_may_be_loaded_already(
+    answers, load, manifests, checkpoints, tmp_path, monkeypatch, task, schema
+):
+    name = task.__name__.rpartition(".")[2]
+    command = arguments(name, manifests, checkpoints, tmp_path, "--shots=1")
+    hparams, run_opts = load_recipe(command, schema)
+    lm = load(checkpoints, "base", "float32")
+    answers(ORACLES[name])
+    monkeypatch.setattr(task, "load_model", lambda *_: pytest.fail("loaded"))
+    task.evaluate(hparams, run_opts, lm)
+    _, rows = read_summary(tmp_path)
+    assert len(rows[0]["shots"]) == 1
+
+
+@pytest.mark.parametrize("options", [["--shots=0"], ["--shot_ids=[train3]"]])
+def test_what_is_not_drawn_is_asked_once(evaluate, answers, options):
+    answers(ORACLES["asr"])
+    summary, _ = evaluate("asr", "--draws=3", *options)
+    assert len(summary["draws"]) == summary["settings"]["draws"] == 1
+
+
+def test_what_decides_stands_in_the_report(evaluate, answers, tmp_path):
+    answers(ORACLES["asr"])
+    summary, _ = evaluate("asr", "--draws=2", "--temperature=0.25")
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| temperature | 0.25 |" in report and "| top_p | 0.95 |" in report
+    for name, value in {
+        "shots": 3,
+        "draws": 2,
+        "utterances": 6,
+        "num_beams": 1,
+        "context": 1024,
+        "max_new_tokens": 5,
+        "seed": 1986,
+        "dtype": "float32",
+        "split": "test",
+    }.items():
+        assert summary["settings"][name] == value
+        assert f"| {name} | {value} |" in report
+    assert "| normalizer | lower case" in report
+
+
+def test_texts_without_words_are_apart(evaluate, answers, manifests, tmp_path):
+    items = json.loads((manifests / "test.json").read_text())
+    for name, item in items.items():
+        item["wav"] = item["wav"].format(data_root=manifests)
+        del item["words"]
+        if name == "test1":
+            item["text"] = "..."
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "test.json").write_text(json.dumps(items))
+    answers(lambda i: flagged("oh no" if i == 1 else TEXTS[i]))
+    summary, _ = evaluate("asr", f"--manifest_folder={folder}", "--shots=0")
+    assert summary["WER"] == 0
+    assert summary["empty_references"] == 1
+    assert summary["empty_insertions"] == 2
 
 
 def recognizer(texts):
@@ -171,7 +298,9 @@ def test_tts_of_an_oracle(evaluate, answers, monkeypatch, tmp_path):
     assert summary["duration_ratio"] == pytest.approx(seconds[0] / seconds[1])
     assert rows[0]["original_seconds"] == 0.75
     folder = tmp_path / "out"
-    assert "| read | 0.0 | 0.0 |" in (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text()
+    for name in ("WER", "CER", "original_WER"):
+        assert f"| {name} | 0.0 | 0.0 to 0.0 |  |" in report
     assert len(list((folder / "wavs").iterdir())) == 4
     assert (folder / "durations.png").stat().st_size > 5_000
     settings = json.loads((folder / "settings.json").read_text())
@@ -184,10 +313,38 @@ def test_tts_counts_as_jiwer_does():
         str(i): {"text": text, "heard": heard[i]}
         for i, text in enumerate(TEXTS)
     }
-    _, rates = tts.error_rates(rows, "heard")
-    pair = [[normalize_english(t) for t in texts] for texts in (TEXTS, heard)]
-    assert rates["WER"] == pytest.approx(100 * jiwer.wer(*pair))
-    assert rates["CER"] == pytest.approx(100 * jiwer.cer(*pair))
+    errors = tts.errors_of(rows, "heard")
+    pair = [
+        [normalize_transcript(t) for t in texts] for texts in (TEXTS, heard)
+    ]
+    assert errors["WER"].rate() == pytest.approx(100 * jiwer.wer(*pair))
+    assert errors["CER"].rate() == pytest.approx(100 * jiwer.cer(*pair))
+
+
+def test_tts_of_several_draws_hears_the_originals_once(
+    evaluate, answers, monkeypatch, tmp_path
+):
+    """Wavs are named so that any id is safe."""
+    heard = []
+
+    def load(source, device):
+        def recognize(wavs):
+            heard.append(len(wavs))
+            return ["the old man walked"] * len(wavs)
+
+        return recognize
+
+    monkeypatch.setattr(tts, "load_recognizer", load)
+    answers(ORACLES["tts"])
+    summary, rows = evaluate(
+        "tts", "--recognizer=x", "--draws=2", "--sample_count=1"
+    )
+    assert sum(heard) == 3 * 6
+    assert rows[0]["heard_original"] and rows[6]["heard_original"] is None
+    assert summary["WER"] == summary["original_WER"] > 0
+    assert summary["WER_std"] == 0 and "original_WER_std" not in summary
+    names = {path.name for path in (tmp_path / "out" / "wavs").iterdir()}
+    assert names == {"test0_read.wav", "test0_original.wav"}
 
 
 def test_tts_without_recognizer(evaluate):
@@ -201,6 +358,7 @@ def test_intents_of_an_oracle(evaluate, answers, tmp_path):
     answers(ORACLES["intent"])
     summary, rows = evaluate("intent")
     assert summary["accuracy"] == 100 and summary["labels"] == 3
+    assert summary["accuracy_interval"] == [100, 100]
     assert rows[2]["predicted"] == "stop music none"
     assert (tmp_path / "out" / "confusion.png").stat().st_size > 5_000
 
@@ -246,6 +404,7 @@ def test_what_is_there_is_not_predicted_again(evaluate, answers, tmp_path):
         ("asr", ["--split=dev"], FileNotFoundError, "no such manifest.*dev"),
         ("asr", ["--shot_ids=[x]"], ValueError, "no utterance 'x'"),
         ("asr", ["--shots=7"], ValueError, "7 shots from 6"),
+        ("asr", ["--draws=0"], ValueError, "draws should be 1 or more, got 0"),
         ("asr", ["--release=null"], ValueError, "name one model"),
         ("asr", ["--trained_asr=true"], ValueError, r"\[ASR\]"),
         ("tts", ["--speaker=x"], ValueError, "unknown speaker 'x'"),
@@ -272,7 +431,7 @@ def test_missing_recordings(evaluate, manifests, tmp_path, caplog):
 
 @pytest.mark.slow
 def test_two_processes(evaluate, manifests, checkpoints, tmp_path, torchrun):
-    options = "--temperature=0.8", "--batch_size=2"
+    options = "--temperature=0.8", "--batch_size=2", "--draws=2"
     evaluate("asr", *options)
     folder = tmp_path / "two"
     command = arguments("asr", manifests, checkpoints, folder, *options)

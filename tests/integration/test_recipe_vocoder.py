@@ -20,6 +20,7 @@ from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.integrations.assemble import assemble
 from spiritlm_plugin.integrations.parts import build, load_part, save_part
 from spiritlm_plugin.integrations.release import read_release
+from spiritlm_plugin.utils.recipes import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "vocoder"
 STYLES = ("happy", "neutral", "sad")
@@ -315,15 +316,25 @@ def read_rows(folder):
     return [json.loads(line) for line in lines]
 
 
-def assert_same_figures(summary, expected):
-    assert list(summary) == list(expected)
-    for system, figures in summary.items():
-        found = pytest.approx(expected[system], abs=1e-4, nan_ok=True)
-        assert figures == found, system
+def systems_of(folder):
+    return read_summary(folder)["systems"]
+
+
+def assert_same_figures(systems, expected):
+    assert list(systems) == list(expected)
+    for system, figures in systems.items():
+        assert list(figures) == list(expected[system])
+        for name, value in figures.items():
+            other = expected[system][name]
+            if value is None or other is None:
+                assert value is other, (system, name)
+                continue
+            close = pytest.approx(other, abs=1e-4, nan_ok=True)
+            assert value == close, (system, name)
 
 
 def test_report(reported):
-    summary = read_summary(reported)
+    summary = systems_of(reported)
     base, expressive = summary["base"], summary["expressive"]
     assert list(summary) == [
         "original",
@@ -335,16 +346,27 @@ def test_report(reported):
     assert expressive["bits_per_second"] > base["bits_per_second"] > 0
     assert 0 <= base["f0_frame_error"] <= 1
     assert base["mel_distance"] > 0 and base["unit_edit_distance"] > 0
-    assert set(summary["original"]) == {"style_accuracy", "WER"}
+    words = {"WER", "WER_interval", "WER_whisper", "WER_whisper_interval"}
+    for name in ("references", "insertions"):
+        words |= {f"empty_{name}", f"empty_{name}_whisper"}
+    styles = {"style_accuracy", "style_accuracy_interval"}
+    assert set(summary["original"]) == words | styles
     assert [f["WER"] for f in summary.values()] == [0, 100, 0, 0, 0]
     predicted = summary["base, durations predicted"]
-    assert set(predicted) == {"bits_per_second", "WER"}
+    assert set(predicted) == {"bits_per_second"} | words
+    assert base["WER_interval"] == [100, 100]
+    for name in ("style_accuracy", "f0_frame_error", "unit_edit_distance"):
+        low, high = base[f"{name}_interval"]
+        assert low <= base[name] <= high
     text = (reported / "report.md").read_text()
+    assert "| recognizer | whisper |" in text and "| utterances | 4 |" in text
+    assert "| 100.0 (100.0 to 100.0) |" in text and "| empty_" not in text
     assert "F0 frame error" in text and "WER" in text
     assert "| test1 | boats | boats | boots | boats | boats |" in text
     rows = read_rows(reported)
     assert [row["id"] for row in rows] == [f"test{i}" for i in range(4)]
     assert rows[1]["speaker"] == "bob"
+    assert read_summary(reported)["settings"]["seed"] == 1986
     assert list(rows[0]["systems"]) == list(summary)
     assert rows[0]["systems"]["base"]["style"] in STYLES
     assert (reported / "f0.png").stat().st_size > 10_000
@@ -385,7 +407,7 @@ def test_a_stopped_report_goes_on(manifests, parts, reported, tmp_path):
         "test3",
     }
     assert path.read_text() == whole
-    assert_same_figures(read_summary(folder), read_summary(reported))
+    assert_same_figures(systems_of(folder), systems_of(reported))
     with pytest.raises(PredictionsError, match=r"another speaker .* now bob"):
         module.main([*command, "--speaker=bob"])
 
@@ -402,11 +424,15 @@ def test_report_of_a_whole_model(
         report_arguments(manifests, tmp_path / "out", *arguments)
     )
     expected = {
-        system: {k: v for k, v in figures.items() if k != "WER"}
-        for system, figures in read_summary(reported).items()
+        system: {
+            k: v
+            for k, v in figures.items()
+            if not k.startswith(("WER", "empty_"))
+        }
+        for system, figures in systems_of(reported).items()
         if "base" not in system
     }
-    assert_same_figures(read_summary(tmp_path / "out"), expected)
+    assert_same_figures(systems_of(tmp_path / "out"), expected)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "No recognizer" in text and "WER" not in text
 
@@ -422,9 +448,27 @@ def test_report_of_meta_checkpoints(manifests, checkpoints, folders, tmp_path):
             manifests, tmp_path / name, *source, "--speaker=1"
         )
         script("evaluate")([*command, "--utterances=2"])
-    summary = read_summary(tmp_path / "release")
-    assert "base" in summary
-    assert_same_figures(summary, read_summary(tmp_path / "model"))
+    systems = systems_of(tmp_path / "release")
+    assert "base" in systems
+    assert_same_figures(systems, systems_of(tmp_path / "model"))
+
+
+def test_report_of_a_model_that_is_loaded_already(
+    manifests, checkpoints, load, tmp_path, monkeypatch
+):
+    source = f"--release={checkpoints}", "--variant=base"
+    options = *source, "--speaker=1", "--utterances=2"
+    script("evaluate")(report_arguments(manifests, tmp_path / "own", *options))
+    command = report_arguments(manifests, tmp_path / "given", *options)
+    hparams, run_opts = load_recipe(command, resynthesis.ResynthesisSettings)
+    monkeypatch.setattr(
+        resynthesis, "load_codecs", lambda *_: pytest.fail("loaded")
+    )
+    lm = load(checkpoints, "base", "float32")
+    resynthesis.evaluate(hparams, run_opts, lm)
+    assert_same_figures(
+        systems_of(tmp_path / "given"), systems_of(tmp_path / "own")
+    )
 
 
 BASE_PARTS = ["--phonetic={phonetic}", "--base={base}"]
@@ -454,7 +498,9 @@ def test_bad_settings(
     manifests, tokenizer, trained, tmp_path, monkeypatch, options, message
 ):
     module = load_script("evaluate")
-    monkeypatch.setattr(module, "predict", lambda *a: pytest.fail("computed"))
+    monkeypatch.setattr(
+        resynthesis, "predict", lambda *a: pytest.fail("computed")
+    )
     named = {kind: folder / "vocoder" for kind, folder in trained.items()}
     named["phonetic"] = tokenizer[0].partition("=")[2]
     options = [option.format(**named) for option in options]
@@ -490,7 +536,29 @@ def test_expresso_has_the_same_options(manifests, parts, reported, tmp_path):
     command = report_arguments(manifests, tmp_path, *parts, "--utterances=2")
     command[0] = str(other / "hparams" / "evaluate.yaml")
     load_script("evaluate", other).main(command)
-    assert list(read_summary(tmp_path)) == list(read_summary(reported))
+    assert list(systems_of(tmp_path)) == list(systems_of(reported))
+
+
+def test_texts_that_are_not_known_and_ids_that_are_paths(tmp_path):
+    heard = {"transcript": "oh no"}
+    rows = {
+        "a/b": {"speaker": None, "text": None, "style": None},
+        "c": {"speaker": None, "text": "oh", "style": None},
+        "d": {"speaker": None, "text": "?", "style": None},
+    }
+    for row in rows.values():
+        row["systems"] = {"original": heard}
+    [(_, figures)] = resynthesis.sum_up(rows).items()
+    assert figures["WER"] == 100
+    assert figures["empty_references"] == 1
+    assert figures["empty_insertions"] == 2
+    [table] = resynthesis.apart_table({"original": figures})
+    assert "| original | 1 | 2 |" in table
+    for name in ("/etc/a", "../b", "a b"):
+        path = resynthesis.recording_path(tmp_path, name, "base, again")
+        assert path.parent == tmp_path and path.name.endswith(
+            "_base,_again.wav"
+        )
 
 
 @pytest.mark.slow
@@ -499,7 +567,7 @@ def test_report_of_two_processes(manifests, parts, tmp_path, torchrun):
     command = report_arguments(manifests, tmp_path / "two", *parts)
     torchrun(RECIPE / "evaluate.py", *command)
     one, two = tmp_path / "one", tmp_path / "two"
-    assert_same_figures(read_summary(two), read_summary(one))
+    assert_same_figures(systems_of(two), systems_of(one))
     assert [row["id"] for row in read_rows(two)] == [
         row["id"] for row in read_rows(one)
     ]

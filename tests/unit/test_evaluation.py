@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from spiritlm_plugin.dataio.corpus.manifests import write_manifest
+from spiritlm_plugin.evaluation import draws, predictions, reports
 from spiritlm_plugin.evaluation import loop as evaluation
-from spiritlm_plugin.evaluation import predictions, reports
 from spiritlm_plugin.evaluation.predictions import Predictions, PredictionsError
 from spiritlm_plugin.utils.configuration import check_configuration
 
@@ -180,6 +180,7 @@ def corpus(recording, tmp_path):
         "split": "train",
         "utterances": 3,
         "shots": 4,
+        "draws": 1,
         "shot_ids": None,
         "shot_split": "train",
         "longest_shot": None,
@@ -192,15 +193,34 @@ def corpus(recording, tmp_path):
 def test_items_and_shots(corpus):
     items = evaluation.load_items(corpus, ["text"])
     assert list(items) == ["u0", "u4", "u8"]
-    shots = evaluation.load_shots(corpus, items, "intent", balanced=True)
+    [shots] = draws.load_draws(corpus, items, "intent", balanced=True)
     assert not set(shots) & set(items)
     assert (
         sorted(s["intent"] for s in shots.values())
         == ["go", "go"] + ["stay"] * 2
     )
-    named = evaluation.load_shots(corpus | {"shot_ids": ["u3", "u1"]}, items)
-    assert list(named) == ["u3", "u1"]
-    assert evaluation.load_shots(corpus | {"shots": 0}, items) == {}
+    named = corpus | {"shot_ids": ["u3", "u1"], "draws": 3}
+    assert [[*draw] for draw in draws.load_draws(named, items)] == [
+        ["u3", "u1"]
+    ]
+    nothing = corpus | {"shots": 0, "draws": 3}
+    assert draws.load_draws(nothing, items) == [{}]
+
+
+def test_a_draw_is_the_same_whatever_their_number(corpus):
+    items = evaluation.load_items(corpus)
+    drawn = [
+        [list(d) for d in draws.load_draws(corpus | {"draws": n}, items)]
+        for n in (1, 2, 5)
+    ]
+    assert drawn[0] == drawn[2][:1] and drawn[1] == drawn[2][:2]
+    assert len({tuple(shots) for shots in drawn[2]}) == 5
+    seeds = [
+        {(q.draw, q.item): q.seed for q in asked.values()}
+        for asked in (draws.questions_of(1, items, n) for n in (1, 3))
+    ]
+    assert seeds[0].items() <= seeds[1].items()
+    assert len(set(seeds[1].values())) == 9
 
 
 @pytest.mark.parametrize(
@@ -209,6 +229,7 @@ def test_items_and_shots(corpus):
         ({"utterances": 0}, "at least 1 utterance"),
         ({"shots": 30}, "cannot draw 30 shots from 9"),
         ({"longest_shot": 1.0}, "cannot draw 4 shots from 0"),
+        ({"draws": 0}, "draws should be 1 or more, got 0"),
         ({"shot_ids": ["u9", "nobody"]}, "no utterance 'nobody'"),
         ({"shot_ids": ["u0"]}, "no utterance 'u0' .* not tested"),
     ],
@@ -216,7 +237,7 @@ def test_items_and_shots(corpus):
 def test_items_and_shots_that_are_not_there(corpus, changes, message):
     hparams = corpus | changes
     with pytest.raises(ValueError, match=message):
-        evaluation.load_shots(hparams, evaluation.load_items(hparams))
+        draws.load_draws(hparams, evaluation.load_items(hparams))
 
 
 def test_unknown_split(corpus):
@@ -238,6 +259,29 @@ def test_report(tmp_path, capsys):
     report = (tmp_path / "report.md").read_text()
     assert "| a\\|b c | 1.2 |" in report
     assert report in capsys.readouterr().out
+
+
+def test_settings_are_no_figures():
+    settings = {"top_p": 0.95, "lr": 1e-05, "draws": 3, "context": None}
+    section = reports.settings_section(settings | {"trained": False})
+    assert section.startswith("## Settings\n")
+    for line in (
+        "| top_p | 0.95 |",
+        "| lr | 1e-05 |",
+        "| draws | 3 |",
+        "| context |  |",
+        "| trained | False |",
+    ):
+        assert line in section
+
+
+def test_a_spread_takes_two_draws_at_least():
+    drawn = [{"a": {}}, {"b": {}}, {"c": {}}]
+    rates = [{"WER": 1.0, "CER": None}, {"WER": 3.0, "CER": None}]
+    assert draws.over_draws(drawn[:1], rates[:1])["WER_std"] is None
+    found = draws.over_draws(drawn[:2], rates)
+    assert found["WER_std"] == pytest.approx(2**0.5)
+    assert found["CER_std"] is None
 
 
 def test_who_answers_is_made_if_there_is_anything_to_ask(tmp_path):

@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.metrics.intervals import ratio_interval
+from spiritlm_plugin.metrics.intervals import (
+    percent_interval,
+    ratio_interval,
+    speaker_groups,
+)
 
 
 def test_the_interval_of_a_share_is_the_binomial_one():
@@ -37,6 +41,7 @@ def test_items_of_a_group_stand_together():
 
 def test_where_there_is_nothing_to_draw_there_is_none():
     assert ratio_interval([]) is None
+    assert ratio_interval([], [], []) is None
     assert ratio_interval([1]) is None
     assert ratio_interval([0, 3], [0, 0]) is None
     assert ratio_interval([2, 1], [3, 0]) is None
@@ -54,3 +59,23 @@ def test_ends_are_in_order_and_repeatable(pairs):
     rates = [e / w for e, w in pairs]
     assert min(rates) - 1e-9 <= low <= high <= max(rates) + 1e-9
     assert (low, high) == ratio_interval(errors, words)
+
+
+def test_percents():
+    assert percent_interval([1, 0] * 9) == [
+        100 * end for end in ratio_interval([1, 0] * 9)
+    ]
+    assert percent_interval([1]) is None
+
+
+def test_who_is_drawn_together():
+    speakers = {"a": "ann", "b": None, "c": "bob", "d": "ann"}
+    groups = speaker_groups(speakers)
+    assert groups["a"] == groups["d"] != groups["c"]
+    assert len(set(groups.values())) == 3
+    # A speaker is not taken for an utterance of the same name.
+    assert (
+        len(set(speaker_groups({"a": "b", "b": None, "c": "c"}).values())) == 3
+    )
+    # Of a single speaker there is no other to draw.
+    assert len(set(speaker_groups(dict.fromkeys("abc", "ann")).values())) == 3

@@ -25,9 +25,7 @@ from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.spectral_loss import MultiResolutionSTFTLoss
 from spiritlm_plugin.lobes.vocoder import UnitVocoder, fill_blanks, unit_frames
 from spiritlm_plugin.metrics.recognition import (
-    WordErrorStats,
     load_recognizer,
-    normalize_english,
 )
 from spiritlm_plugin.metrics.resynthesis import bit_rate, unit_agreement
 from spiritlm_plugin.metrics.style import StyleClassifier
@@ -194,24 +192,6 @@ def test_bit_rate():
     assert rates["style"] == pytest.approx(7)
     total = rates["phonetic"] + rates["pitch"] + rates["style"]
     assert math.isclose(rates["total"], total)
-
-
-def test_words_count_not_their_spelling():
-    stats = WordErrorStats()
-    stats.append(
-        ["a", "b"],
-        ["The teachers' 4 apples.", "no"],
-        ["the teacher's four apples", "yes no"],
-    )
-    assert stats.summarize("WER") == pytest.approx(100 / 6)
-    assert normalize_english("One o'clock!") == normalize_english("1 oclock")
-
-
-def test_recognizer_without_its_package(tmp_path, monkeypatch):
-    (tmp_path / "model.bin").touch()
-    monkeypatch.setitem(sys.modules, "faster_whisper", None)
-    with pytest.raises(ImportError, match="pip install faster-whisper"):
-        load_recognizer(tmp_path)
 
 
 class LoopingWhisper:

@@ -11,42 +11,13 @@ report.md, durations.png and some recordings (wavs/). Runs under torchrun, and
 goes on where it was stopped.
 """
 
-from functools import partial
-
-import torch
-from speechbrain.utils.distributed import infer_device
-
-from spiritlm_plugin.evaluation.loop import (
-    load_items,
-    load_model,
-    load_shots,
-    predict,
-    settings_of,
-)
-from spiritlm_plugin.evaluation.tts import (
-    Reading,
-    TTSSettings,
-    find_stop,
-    report,
-)
+from spiritlm_plugin.evaluation.tts import TTSSettings, evaluate
 from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
-@torch.inference_mode()
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, TTSSettings)
-    items = load_items(hparams, ["text"])
-    shots = load_shots(hparams, items)
-    stop = find_stop(hparams)
-    lm = load_model(hparams, run_opts)
-    lm.speaker_id(hparams["speaker"])  # if there is none, say so now
-    settings = settings_of(hparams, run_opts, lm, items, shots)
-    settings["stop"] = stop
-    device = str(run_opts["device"] or infer_device())
-    make = partial(Reading, hparams, lm, items, shots, stop, device)
-    rows = predict(hparams, settings, items, make)
-    if rows is not None:
-        report(hparams, rows, shots)
+    evaluate(hparams, run_opts)
 
 
 if __name__ == "__main__":

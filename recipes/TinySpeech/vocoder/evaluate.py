@@ -16,41 +16,16 @@ predictions.jsonl, summary.json, report.md, f0.png and some recordings (wavs/).
 Runs under torchrun, and goes on where it was stopped.
 """
 
-import torch
-from speechbrain.utils.distributed import infer_device
-
-from spiritlm_plugin.evaluation.loop import load_items, predict
 from spiritlm_plugin.evaluation.resynthesis import (
-    Resynthesis,
     ResynthesisSettings,
-    find_voices,
-    load_codecs,
-    load_judge,
-    load_style_items,
-    report,
-    settings_of,
+    evaluate,
 )
-from spiritlm_plugin.lobes.pitch import FCPE
 from spiritlm_plugin.utils.recipes import load_recipe, run
 
 
-@torch.inference_mode()
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, ResynthesisSettings)
-    items = load_items(hparams, ["text"] if hparams["recognizer"] else [])
-    style_items = load_style_items(hparams, items)
-    codecs = load_codecs(hparams, run_opts)
-    voices = {v: find_voices(hparams, c, items) for v, c in codecs.items()}
-    settings = settings_of(hparams, run_opts, codecs, items, style_items)
-    f0 = FCPE().to(run_opts["device"] or infer_device()).eval()
-
-    def make():
-        judge = load_judge(hparams["recognizer"], f0, style_items)
-        return Resynthesis(hparams, codecs, voices, judge, items)
-
-    rows = predict(hparams, settings, items, make)
-    if rows is not None:
-        report(hparams, rows, f0)
+    evaluate(hparams, run_opts)
 
 
 if __name__ == "__main__":
