@@ -4,7 +4,7 @@
 VENV ?= .venv
 JOBS ?= 2
 AUDIO ?=
-COUNT ?= 1000
+COUNT ?=
 SEED ?= 0
 
 BIN := $(VENV)/bin
@@ -63,7 +63,8 @@ reproduce: $(VENV)/installed-eval
 		$(if $(ITEMS),--items $(ITEMS)) $(OPTIONS)
 
 fuzz: $(VENV)/installed-test
-	$(BIN)/python -m tests.fuzz --count $(COUNT) --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED) \
+		$(if $(COUNT),--count $(COUNT))
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix

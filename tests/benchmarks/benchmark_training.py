@@ -49,7 +49,10 @@ from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.lobes.language_model import new_language_model
 from spiritlm_plugin.metrics.modalities import ModalityFigures
-from spiritlm_plugin.training.pretraining import LanguageModelBrain
+from spiritlm_plugin.training.pretraining import (
+    LanguageModelBrain,
+    weight_groups,
+)
 from tests.benchmarks.benchmark_inference import machine, synchronize, table
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/TinySpeech/pretraining"
@@ -363,7 +366,8 @@ class Benchmark:
         model = deepcopy(self.lm.model)
         model.set_attn_implementation("sdpa")  # as the Trainer has it
         with tempfile.TemporaryDirectory() as folder:
-            optimizer = self._hparams(folder)["opt_class"](model.parameters())
+            groups = weight_groups(model)
+            optimizer = self._hparams(folder)["opt_class"](groups)
             arguments = TrainingArguments(
                 folder,
                 num_train_epochs=1,

@@ -14,12 +14,16 @@ _FUZZES = sorted(
     for path in Path(__file__).parent.glob("*.py")
     if path.stem not in ("__init__", "__main__", "harness")
 )
+# Of cases, where it is not 500.
+_COUNTS = {"audio": 1000}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("fuzzes", nargs="*", metavar="|".join(_FUZZES))
-    parser.add_argument("--count", type=int, default=500, help="of cases, each")
+    parser.add_argument(
+        "--count", type=int, help="of cases, each; default: 1000 of audio, 500"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="run this one alone, aloud")
     parser.add_argument("--summary", type=Path, help="JSON file of the counts")
@@ -33,7 +37,10 @@ def main() -> int:
             with Worker(name, options.seed) as worker:
                 print(worker.run(options.case))
         return 0
-    reports = [fuzz(name, options.count, options.seed) for name in names]
+    reports = [
+        fuzz(name, options.count or _COUNTS.get(name, 500), options.seed)
+        for name in names
+    ]
     for report in reports:
         print_report(report)
     if options.summary is not None:

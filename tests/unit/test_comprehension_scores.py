@@ -286,7 +286,7 @@ def test_storycloze(tmp_path, seed):
         ]
         assert cell[kind] == percent(mean(found))
     assert "In S and T the whole story is scored." in report
-    assert summary["stories"] == "story"
+    assert summary["settings"]["scored"] == "story"
 
 
 @pytest.mark.parametrize("seed", range(3))

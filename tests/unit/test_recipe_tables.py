@@ -112,7 +112,10 @@ def schema_of(script, arguments):
     name = "_".join(script.relative_to(ROOT).with_suffix("").parts)
     spec = importlib.util.spec_from_file_location(name, script)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # As Python does for a script; its own modules have names of their own.
+        patch.syspath_prepend(str(script.parent))
+        spec.loader.exec_module(module)
 
     class Loaded(Exception):  # noqa: N818
         pass

@@ -210,7 +210,10 @@ def _report(
     problems: Mapping[str, str], items: Mapping[str, Any], path: Path
 ) -> None:
     for name, problem in [*problems.items()][:_MOST_WARNINGS]:
-        logger.warning("%s: %s is left out: %s", path.name, name, problem)
+        message = f"{path.name}: {name} is left out: {problem}"
+        # Names of files may hold bytes that are no text.
+        printable = message.encode("utf-8", "backslashreplace").decode()
+        logger.warning("%s", printable)
     if problems:
         logger.warning(
             "%s: %d of %d utterances are left out%s",

@@ -13,9 +13,8 @@ logger = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = frozenset(
     (
-        ".aac .aif .aifc .aiff .amr .au .flac .m4a .mp3 .mp4 .oga .ogg .opus "
-        ".rf64 .snd .sph .w64 .wav .webm .wma "
-        ".caf"  # codespell:ignore caf
+        ".aac .aif .aifc .aiff .amr .au .caf .flac .m4a .mp3 .mp4 .oga .ogg "
+        ".opus .rf64 .snd .sph .w64 .wav .webm .wma"
     ).split()
 )
 # How tables call what is said, and by whom; the first that is there.
