@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from spiritlm_plugin.dataio.corpus.stsp import DIRECTIONS
-from spiritlm_plugin.evaluation.comprehension import MODALITIES, PUBLISHED
+from spiritlm_plugin.evaluation.comprehension import PUBLISHED
+from spiritlm_plugin.evaluation.comprehension_groups import MODALITIES
 from spiritlm_plugin.evaluation.reports import (
     figure_cell,
     markdown_table,

@@ -15,8 +15,10 @@ from spiritlm_plugin.evaluation import (
     sentiment,
     tts,
 )
+from spiritlm_plugin.evaluation.comprehension_groups import StorySettings
 from spiritlm_plugin.evaluation.published import TABLES, Summary, comparison
 from spiritlm_plugin.evaluation.reports import write_report
+from spiritlm_plugin.evaluation.sentiment_benchmark import SentimentSettings
 from spiritlm_plugin.utils.configuration import (
     ConfigurationError,
     Settings,
@@ -57,8 +59,8 @@ TASKS = {
     "asr": Task(asr.ASRSettings, asr.evaluate),
     "tts": Task(tts.TTSSettings, tts.evaluate),
     "intent": Task(intent.IntentSettings, intent.evaluate),
-    "sentiment": Task(sentiment.SentimentSettings, sentiment.evaluate),
-    "comprehension": Task(comprehension.StorySettings, comprehension.evaluate),
+    "sentiment": Task(SentimentSettings, sentiment.evaluate),
+    "comprehension": Task(StorySettings, comprehension.evaluate),
     "resynthesis": Task(resynthesis.ResynthesisSettings, resynthesis.evaluate),
 }
 

@@ -6,37 +6,23 @@ behind some, in several runs; classifiers of sentiment judge what it says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
-from torch import Tensor
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
-from spiritlm_plugin.dataio.audio.writing import write_wav
-from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.dataio.checkpoints import digest_weights
 from spiritlm_plugin.dataio.corpus.stsp import (
     DIRECTIONS,
     SENTIMENTS,
-    Record,
-    STSPArchive,
 )
-from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units.units import MIN_SAMPLES
-from spiritlm_plugin.evaluation import loop
 from spiritlm_plugin.evaluation.loop import (
-    Items,
-    ModelSettings,
-    answer_row,
     dropped_of,
-    item_seeds,
     load_model,
     model_name,
     predict,
@@ -49,40 +35,29 @@ from spiritlm_plugin.evaluation.reports import (
     settings_section,
     write_report,
 )
-from spiritlm_plugin.inference import SpeechCodec, SpiritLM
-from spiritlm_plugin.inference.continuation import Continuer
-from spiritlm_plugin.inference.few_shot import TOO_LONG, Answer
-from spiritlm_plugin.inference.generation import Generation, speech_of
-from spiritlm_plugin.inference.protocols import InterleavedModel
+from spiritlm_plugin.evaluation.sentiment_benchmark import (
+    Benchmark,
+    Classifiers,
+    Condition,
+    SentimentSettings,
+    classifier_sources,
+    load_classifiers,
+    settings_of,
+)
+from spiritlm_plugin.evaluation.sentiment_continuation import (
+    NO_WORDS,
+    Continuation,
+)
+from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.metrics.sentiment import (
     most_common,
     sentiment_accuracy,
     sentiment_intervals,
     write_predictions,
 )
-from spiritlm_plugin.metrics.sentiment_classifiers import (
-    find_classifier,
-    load_classifier,
-)
-from spiritlm_plugin.utils.files import safe_file_name
-from spiritlm_plugin.utils.seeds import derive_seed
 
-# Classifiers by modality: of contents, texts or waveforms, to sentiments.
-Classifiers = Mapping[str, Any]
 # By direction and number of shots.
 Figures = dict[str, dict[int, dict[str, Any]]]
-
-# What the benchmark's own script is run with.
-RELEASED: dict[str, Any] = {
-    "max_new_tokens": {"t2t": 50, "t2s": 300, "s2s": 300, "s2t": 50},
-    "temperature": 0.8,
-    "top_p": 0.95,
-    "speaker": 2,
-    "tries": 3,
-    "judge_empty": True,
-}
-# Why there is no answer to a prompt without words.
-NO_WORDS = "no_words"
 # What decides about the figures, as reports say it.
 _DECISIVE = (
     "split",
@@ -104,71 +79,6 @@ _DECISIVE = (
     "released_settings",
     "dtype",
 )
-
-
-class SentimentSettings(ModelSettings):
-    """What the evaluation of sentiment preservation reads."""
-
-    data_folder: str
-    directions: list[Literal["t2t", "t2s", "s2s", "s2t"]]
-    text_datasets: list[str]
-    speech_datasets: list[str]
-    prompts: int | None
-    shots: list[int]
-    runs: int
-    text_classifier: str | None
-    text_labels: list[str] | None
-    text_tokenizer: str | None
-    speech_classifier: str | None
-    speech_labels: list[str] | None
-    context: int | None
-    max_new_tokens: dict[str, int]
-    temperature: float
-    top_p: float
-    speaker: int | str | None
-    tries: int
-    judge_empty: bool
-    released_settings: bool
-    sample_count: int
-
-
-def settle(
-    hparams: SentimentSettings, arguments: Sequence[str]
-) -> SentimentSettings:
-    """Return the settings, those of the benchmark's script where asked for.
-
-    Arguments
-    ---------
-    hparams : SentimentSettings
-        The recipe's; ``released_settings`` puts `RELEASED` in their place.
-    arguments : sequence of str
-        Of the command line.
-
-    Raises
-    ------
-    ValueError
-        If the command line names another value for one of them.
-
-    Example
-    -------
-    >>> settle({"released_settings": True, "top_p": 0.5}, [])["speaker"]
-    2
-    >>> settle({"released_settings": True, "top_p": 0.5}, ["--top_p=0.5"])
-    Traceback (most recent call last):
-        ...
-    ValueError: --top_p is 0.5, of the released settings 0.95; leave one of ...
-    """
-    if not hparams["released_settings"]:
-        return hparams
-    named = {argument.partition("=")[0] for argument in arguments}
-    for name, value in RELEASED.items():
-        given = hparams.get(name)
-        if f"--{name}" in named and given != value:
-            raise ValueError(
-                f"--{name} is {given}, of the released settings {value}; leave "
-                "one of the two options out"
-            )
-    return cast("SentimentSettings", {**hparams, **RELEASED})
 
 
 @torch.inference_mode()
@@ -200,333 +110,6 @@ def evaluate(
     rows = predict(hparams, settings, benchmark.questions, make)
     if rows is not None:
         report(hparams, benchmark, rows, classifiers)
-
-
-class Condition(NamedTuple):
-    """A run in a direction behind so many shots."""
-
-    direction: str
-    shots: int
-    run: int
-
-    @property
-    def name(self) -> str:
-        """As files of predictions are called."""
-        return f"{self.direction}_{self.shots}shot_run{self.run}"
-
-
-class Benchmark:
-    """What is asked, in all conditions.
-
-    Arguments
-    ---------
-    hparams : SentimentSettings
-        The recipe's.
-
-    Raises
-    ------
-    FileNotFoundError, ArchiveError
-        As of `STSPArchive`.
-    ValueError
-        If nothing is asked.
-    """
-
-    def __init__(self, hparams: SentimentSettings):
-        _check(hparams)
-        archive = STSPArchive(hparams["data_folder"])
-        modalities = {DIRECTIONS[d].prompt for d in hparams["directions"]}
-        datasets = {
-            "text": hparams["text_datasets"],
-            "speech": hparams["speech_datasets"],
-        }
-        self.records = {}
-        for modality in sorted(modalities):
-            found = archive.records(
-                datasets[modality], hparams["split"], modality
-            )
-            # So that some of them are balanced, too.
-            found.sort(key=lambda record: (record.dataset, record.sentiment))
-            self.records[modality] = spread(found, hparams["prompts"])
-        self.conditions = [
-            Condition(direction, count, run)
-            for direction in hparams["directions"]
-            for count in hparams["shots"]
-            for run in range(hparams["runs"])
-        ]
-        self.shots = {
-            c: archive.draw_shots(
-                c.direction, c.shots, derive_seed(hparams["seed"], c.run)
-            )
-            for c in self.conditions
-        }
-        # By the id of each question its condition and its record.
-        self.questions = {
-            f"{c.name}/{record.id}": (c, record)
-            for c in self.conditions
-            for record in self.records[DIRECTIONS[c.direction].prompt]
-        }
-
-    def asked(self) -> tuple[Items, Items]:
-        """Return what decides about answers, as plain values."""
-        records: Items = {
-            f"{modality} {record.id}": {
-                "sentiment": record.sentiment,
-                "prompt": str(record.prompt),
-            }
-            for modality, records in self.records.items()
-            for record in records
-        }
-        shots: Items = {
-            c.name: {"shots": str(s)} for c, s in self.shots.items()
-        }
-        return records, shots
-
-
-def _check(hparams: SentimentSettings) -> None:
-    """Raise ValueError for no direction, number of shots or run."""
-    if not hparams["directions"]:
-        raise ValueError(
-            f"directions are some of {', '.join(DIRECTIONS)}, got none"
-        )
-    shots = hparams["shots"]
-    if not shots or min(shots) < 0:
-        raise ValueError(
-            f"shots are numbers such as [0, 3, 6, 9], got {shots!r}"
-        )
-    for name, count in (("run", hparams["runs"]), ("try", hparams["tries"])):
-        if count < 1:
-            raise ValueError(f"there is 1 {name} at least, got {count}")
-
-
-def load_classifiers(hparams: SentimentSettings, device: Any) -> Classifiers:
-    """Return the classifiers by modality, of all that is to be judged.
-
-    Raises
-    ------
-    FileNotFoundError
-        If none is named and the archive has none.
-    """
-    labels = {
-        "text": hparams["text_labels"],
-        "speech": hparams["speech_labels"],
-    }
-    return {
-        modality: load_classifier(
-            source,
-            modality,
-            device,
-            labels[modality],
-            hparams["text_tokenizer"] if modality == "text" else None,
-            hparams["judge_empty"],
-        )
-        for modality, source in classifier_sources(hparams).items()
-    }
-
-
-def classifier_sources(hparams: SentimentSettings) -> dict[str, str]:
-    """Return folders or names of the classifiers, by the modality they judge.
-
-    Raises
-    ------
-    FileNotFoundError
-        As of `load_classifiers`.
-    """
-    named = {
-        "text": hparams["text_classifier"],
-        "speech": hparams["speech_classifier"],
-    }
-    needed = {
-        modality
-        for name in hparams["directions"]
-        for modality in DIRECTIONS[name][1:]
-    }
-    folder = Path(hparams["data_folder"]) / "model"
-    return {
-        modality: named[modality] or str(find_classifier(folder, modality))
-        for modality in sorted(needed)
-    }
-
-
-def settings_of(
-    hparams: SentimentSettings,
-    run_opts: Any,
-    lm: SpeechCodec,
-    classifiers: Classifiers,
-    benchmark: Benchmark,
-) -> dict[str, Any]:
-    """Return all that decides what is answered, and how it is judged."""
-    settings = loop.settings_of(hparams, run_opts, lm, *benchmark.asked())
-    settings["classifiers"] = {
-        modality: digest_weights(classifier.model)
-        for modality, classifier in classifiers.items()
-    }
-    return settings
-
-
-class Continuation:
-    """A model that continues prompts, judged; called with ids: rows.
-
-    Arguments
-    ---------
-    hparams : SentimentSettings
-        The recipe's.
-    lm : InterleavedModel
-        The model.
-    classifiers : dict
-        By modality.
-    benchmark : Benchmark
-        What is asked.
-    """
-
-    def __init__(
-        self,
-        hparams: SentimentSettings,
-        lm: InterleavedModel,
-        classifiers: Classifiers,
-        benchmark: Benchmark,
-    ):
-        self.hparams, self.lm = hparams, lm
-        self.classifiers = classifiers
-        self.benchmark = benchmark
-        self.folder = Path(hparams["output_folder"]) / "wavs"
-        self.folder.mkdir(exist_ok=True)
-        self._units: dict[Path, Segment] = {}
-        self._continuer: tuple[Condition, Continuer] | None = None
-        self._kept = {
-            record.id
-            for records in benchmark.records.values()
-            for record in spread(records, hparams["sample_count"])
-        }
-
-    def __call__(self, names: list[str]) -> Iterator[dict[str, Any]]:
-        """Yield the answers to some questions."""
-        for condition, some in groupby(
-            names, key=lambda name: self.benchmark.questions[name][0]
-        ):
-            yield from self.ask(condition, list(some))
-
-    def ask(
-        self, condition: Condition, names: list[str]
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the answers to questions of one condition."""
-        hparams, output = self.hparams, DIRECTIONS[condition.direction].output
-        records = [self.benchmark.questions[name][1] for name in names]
-        seeds = item_seeds(hparams["seed"], names)
-        answers = self._answers(condition, records, seeds)
-        said = [said_in(answer, output) for answer in answers]
-        found = self.classifiers[output](said)
-        shown = [shot.id for shot in self.benchmark.shots[condition]]
-        for i, record in enumerate(records):
-            if output == "speech" and not condition.run:
-                self._keep(condition, record, said[i])
-            yield answer_row(names[i], seeds[i], shown, answers[i]) | {
-                "dataset": record.dataset,
-                "sentiment": record.sentiment,
-                "predicted": found[i],
-                "continuation": said[i]
-                if output == "text"
-                else speech_of(answers[i].generation).to_string(),
-            }
-
-    def _answers(
-        self, condition: Condition, records: list[Record], seeds: list[int]
-    ) -> list[Answer]:
-        """Continue prompts, anew where nothing is said, so often as allowed."""
-        output = DIRECTIONS[condition.direction].output
-        answers = [Answer(Generation([], NO_WORDS), 0) for _ in records]
-        left = [i for i, record in enumerate(records) if record.has_words]
-        for attempt in range(self.hparams["tries"]):
-            if not left:
-                break
-            found = self._continuer_of(condition)(
-                self._segments([records[i] for i in left]),
-                [_seed_of(seeds[i], attempt) for i in left],
-                self.hparams["speaker"],
-            )
-            for i, answer in zip(left, found):
-                answers[i] = answer
-            left = [
-                i
-                for i in left
-                if is_empty(said_in(answers[i], output))
-                and answers[i].generation.end_reason != TOO_LONG
-            ]
-        return answers
-
-    def _continuer_of(self, condition: Condition) -> Continuer:
-        if self._continuer is None or self._continuer[0] != condition:
-            direction = DIRECTIONS[condition.direction]
-            shots = [
-                (
-                    half(shot.prompt, direction.prompt, 0),
-                    half(shot.generation, direction.output, 1),
-                )
-                for shot in self.benchmark.shots[condition]
-            ]
-            continuer = Continuer(
-                self.lm,
-                shots,
-                direction.output,
-                self.hparams["max_new_tokens"][condition.direction],
-                temperature=self.hparams["temperature"],
-                context=self.hparams["context"],
-                top_p=self.hparams["top_p"],
-                batch_size=self.hparams["batch_size"],
-            )
-            self._continuer = condition, continuer
-        return self._continuer[1]
-
-    def _segments(self, records: Sequence[Record]) -> list[Segment]:
-        """Return prompts; recordings are tokenized once for all runs."""
-        prompts = [record.prompt for record in records]
-        spoken = [prompt for prompt in prompts if isinstance(prompt, Path)]
-        new = [path for path in spoken if path not in self._units]
-        [units] = self.lm.with_units([[Speech(path) for path in new]])
-        self._units |= zip(new, units)
-        return [
-            self._units[prompt] if isinstance(prompt, Path) else Text(prompt)
-            for prompt in prompts
-        ]
-
-    def _keep(
-        self, condition: Condition, record: Record, wav: Tensor | None
-    ) -> None:
-        if record.id in self._kept and wav is not None and len(wav):
-            name = safe_file_name(f"{condition.name}_{record.id}")
-            path = self.folder / f"{name}.wav"
-            write_wav(path, wav)
-
-
-def _seed_of(seed: int, attempt: int) -> int:
-    """Return the seed of an attempt; the first has the question's own."""
-    return derive_seed(seed, attempt) if attempt else seed
-
-
-def said_in(answer: Answer, output: str) -> Any:
-    """Return the text of an answer, or its waveform."""
-    return answer.text if output == "text" else answer.generation.wav
-
-
-def is_empty(said: str | Tensor | None) -> bool:
-    """Tell whether there is nothing to judge: no words, or under 80 ms.
-
-    Example
-    -------
-    >>> is_empty(" "), is_empty("oh"), is_empty(None)
-    (True, False, True)
-    """
-    if isinstance(said, str):
-        return not said.strip()
-    return said is None or len(said) < MIN_SAMPLES
-
-
-def half(content: Any, modality: str, which: int) -> Segment:
-    """Return a text, or the first or second half of a recording."""
-    if modality == "text":
-        return Text(content)
-    wav = read_audio(content)
-    middle = len(wav) // 2
-    return Speech(wav[middle:] if which else wav[:middle])
 
 
 def score(benchmark: Benchmark, rows: Rows, folder: str | Path) -> Figures:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
-from spiritlm_plugin.evaluation.comprehension import Scorer, read_groups
+from spiritlm_plugin.evaluation.comprehension_groups import read_groups
+from spiritlm_plugin.evaluation.comprehension_scorer import Scorer
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.inference.few_shot import Transcriber
 from tests.benchmarks.benchmark_inference import machine, measure, table

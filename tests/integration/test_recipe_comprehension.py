@@ -14,8 +14,15 @@ from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
 from spiritlm_plugin.dataio.units.units import SpeechStream
-from spiritlm_plugin.evaluation import comprehension
-from spiritlm_plugin.evaluation.comprehension import Scorer
+from spiritlm_plugin.evaluation.comprehension import accuracies
+from spiritlm_plugin.evaluation.comprehension_groups import (
+    load_groups,
+    read_groups,
+)
+from spiritlm_plugin.evaluation.comprehension_scorer import (
+    Scorer,
+    without_repeats,
+)
 from spiritlm_plugin.evaluation.predictions import PredictionsError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -240,7 +247,7 @@ def test_a_stopped_run_goes_on(evaluated, script, tmp_path, monkeypatch):
 
 def test_contexts_longer_than_the_model_has_room_for(manifests, models):
     lm = models["base"]
-    groups = comprehension.load_groups(
+    groups = load_groups(
         {
             "manifest_folder": manifests,
             "split": "test",
@@ -267,7 +274,7 @@ def test_contexts_longer_than_the_model_has_room_for(manifests, models):
 def test_units_in_force_are_not_repeated():
     before = SpeechStream.from_string("[St1][Pi2][Hu3][Hu4]")
     after = SpeechStream.from_string("[St1][Pi5][Hu4][Hu6][St1][Hu4]")
-    found = comprehension.without_repeats(before, after)
+    found = without_repeats(before, after)
     assert found.to_string() == "[Pi5][Hu6][St1][Hu4]"
 
 
@@ -323,7 +330,7 @@ def test_incomplete_entries_are_left_out(
 ):
     changed(manifests, tmp_path, "lexical", correct=None)
     with caplog.at_level(logging.WARNING):
-        comprehension.read_groups(tmp_path / "test_lexical.json")
+        read_groups(tmp_path / "test_lexical.json")
     assert "lexical0 is left out: it has no story" in caplog.text
     script.main(arguments(tmp_path, folders["base"], tmp_path / "out"))
     accuracy = summary(tmp_path / "out")["accuracy"]
@@ -339,7 +346,7 @@ def test_several_variants_of_a_kind():
         {"variant": "incorrect", "modality": "S", "sum": -3.0, "tokens": 1},
     ]
     task = {"manifest": "lexical", "wrong": "incorrect"}
-    found = comprehension.accuracies(
+    found = accuracies(
         {"tasks": {"words": task}, "modalities": ["S"]},
         {"lexical/a": {"scores": scores}},
     )

@@ -21,7 +21,7 @@ from spiritlm_plugin.dataio.corpus.stsp import (
 )
 from spiritlm_plugin.dataio.units.segments import Break
 from spiritlm_plugin.dataio.units.units import SpeechUnits
-from spiritlm_plugin.evaluation import sentiment as evaluation
+from spiritlm_plugin.evaluation import sentiment_benchmark as evaluation
 from spiritlm_plugin.evaluation.predictions import PredictionsError
 from spiritlm_plugin.inference.generation import Generation, Speaking
 from spiritlm_plugin.metrics.sentiment import read_predictions

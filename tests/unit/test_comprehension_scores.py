@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
-from spiritlm_plugin.evaluation import comprehension
+from spiritlm_plugin.evaluation import comprehension, comprehension_groups
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 VOICES = ("en-A", "en-B", "en-C", "en-D")
@@ -97,8 +97,8 @@ def percent(value):
 
 def evaluated(hparams, scores):
     """Return the summary of a report, and the report."""
-    comprehension.check(hparams)
-    groups = comprehension.load_groups(hparams)
+    comprehension_groups.check(hparams)
+    groups = comprehension_groups.load_groups(hparams)
     Path(hparams["output_folder"]).mkdir(exist_ok=True)
     comprehension.report(hparams, predicted(groups, scores), groups)
     output = Path(hparams["output_folder"])
@@ -365,7 +365,7 @@ def test_pairs_of_one_side_are_reported(syntactic, tmp_path, caplog):
     del items["f0"]
     (tmp_path / "valid_syntactic.json").write_text(json.dumps(items))
     with caplog.at_level(logging.WARNING):
-        groups = comprehension.load_groups(
+        groups = comprehension_groups.load_groups(
             settings(tmp_path, "valid", {"sBLIMP": SBLIMP})
         )
     assert len(groups) == 35

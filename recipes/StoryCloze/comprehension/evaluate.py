@@ -9,7 +9,8 @@ Writes predictions.jsonl, summary.json and report.md. Runs under torchrun, and
 goes on where it was stopped.
 """
 
-from spiritlm_plugin.evaluation.comprehension import StorySettings, evaluate
+from spiritlm_plugin.evaluation.comprehension import evaluate
+from spiritlm_plugin.evaluation.comprehension_groups import StorySettings
 from spiritlm_plugin.utils.recipes import load_recipe, run
 
 

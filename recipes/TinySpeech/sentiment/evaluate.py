@@ -9,9 +9,9 @@ recordings (wavs/), summary.json, report.md and shots.png. Runs under torchrun,
 and goes on where it was stopped.
 """
 
-from spiritlm_plugin.evaluation.sentiment import (
+from spiritlm_plugin.evaluation.sentiment import evaluate
+from spiritlm_plugin.evaluation.sentiment_benchmark import (
     SentimentSettings,
-    evaluate,
     settle,
 )
 from spiritlm_plugin.utils.recipes import load_recipe, run
