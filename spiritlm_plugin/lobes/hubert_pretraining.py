@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import HubertConfig, HubertModel
 
+from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
 
 # What a part has to know of a HuBERT; the rest matters in training only.
@@ -34,7 +35,8 @@ class MaskedUnitPrediction(nn.Module):
     Spans of its input are masked. A frame's scores are the cosines of its
     projected output and of an embedding of each unit, over a temperature.
 
-    Source: Hsu et al., "HuBERT", 2021, sections II-B and IV-C.
+    Source: Hsu et al., "HuBERT", 2021, sections II-B and IV-C; gradients and
+    penalty of features: Baevski et al., "wav2vec 2.0", 2020, section 4.2.
 
     Arguments
     ---------
@@ -52,6 +54,8 @@ class MaskedUnitPrediction(nn.Module):
         Bring waveforms to zero mean and unit variance first.
     temperature : float
         Of the scores.
+    feature_gradient : float
+        What gradients are multiplied by where they reach the convolutions.
 
     Example
     -------
@@ -60,7 +64,7 @@ class MaskedUnitPrediction(nn.Module):
     ...      "num_attention_heads": 2},
     ...     units=50, projection_dim=8, mask_probability=0.1, mask_length=5,
     ... )
-    >>> scores, lengths, masked = model(
+    >>> scores, lengths, masked, penalty = model(
     ...     torch.randn(2, 16000), torch.tensor([16000, 8000])
     ... )
     >>> scores.shape, lengths.tolist(), masked.shape
@@ -76,6 +80,7 @@ class MaskedUnitPrediction(nn.Module):
         mask_length: int,
         normalize: bool = False,
         temperature: float = 0.1,
+        feature_gradient: float = 1.0,
     ):
         super().__init__()
         model = HubertModel(HubertConfig(**hubert))
@@ -85,10 +90,11 @@ class MaskedUnitPrediction(nn.Module):
         self.mask_probability = mask_probability
         self.mask_length = mask_length
         self.temperature = temperature
+        self.feature_gradient = feature_gradient
 
     def forward(
         self, wavs: Tensor, lengths: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return scores of units, with a random part of the input masked.
 
         Arguments
@@ -106,6 +112,8 @@ class MaskedUnitPrediction(nn.Module):
             Frames of each item, shape (batch,).
         masked : Tensor
             Which frames were masked, shape (batch, frames).
+        penalty : Tensor
+            Mean square of what the convolutions give, shape ().
         """
         samples = torch.tensor(wavs.shape[1], device=lengths.device)
         frames = int(self.encoder.output_lengths(samples))
@@ -116,12 +124,27 @@ class MaskedUnitPrediction(nn.Module):
             self.mask_length,
             wavs.device,
         )
-        features, lengths = self.encoder(wavs, lengths, masked)
+        convolved = self.encoder.convolve(wavs, lengths)
+        lengths = self.encoder.output_lengths(lengths)
+        inside = frame_mask(lengths, frames)
+        heard = (
+            convolved.float() if inside is None else convolved[inside].float()
+        )
+        features = self.encoder.contextualize(
+            _scale_gradient(convolved, self.feature_gradient), lengths, masked
+        )
         outputs = F.normalize(self.projection(features).float(), dim=-1)
         embeddings = F.normalize(self.embeddings, dim=-1)
         with torch.autocast(wavs.device.type, enabled=False):
             scores = outputs @ embeddings.T / self.temperature
-        return scores, lengths, masked
+        return scores, lengths, masked, heard.square().mean()
+
+
+def _scale_gradient(features: Tensor, factor: float) -> Tensor:
+    """Return the same features; their gradient is multiplied by a factor."""
+    if factor == 1.0:
+        return features
+    return factor * features + (1 - factor) * features.detach()
 
 
 def span_mask(

@@ -140,18 +140,53 @@ class SpeechEncoder(nn.Module):
         lengths : Tensor
             Frames of each item, shape (batch,).
         """
+        features = self.convolve(wavs, lengths)
+        lengths = self.output_lengths(lengths)
+        return self.contextualize(features, lengths, masked), lengths
+
+    def convolve(self, wavs: Tensor, lengths: Tensor) -> Tensor:
+        """Return what the convolutions give.
+
+        Arguments
+        ---------
+        wavs, lengths : Tensor
+            As of `forward`.
+
+        Returns
+        -------
+        Tensor
+            Shape (batch, frames, channels).
+        """
         if self.normalize_eps is not None:
             wavs = standardize(wavs, lengths, self.normalize_eps)
-        features = self._convolutions(wavs, lengths)
-        features = features.squeeze(2).transpose(1, 2)
-        lengths = self.output_lengths(lengths)
+        return self._convolutions(wavs, lengths).squeeze(2).transpose(1, 2)
+
+    def contextualize(
+        self, features: Tensor, lengths: Tensor, masked: Tensor | None = None
+    ) -> Tensor:
+        """Return what the transformer makes of features.
+
+        Arguments
+        ---------
+        features : Tensor
+            Of `convolve`, shape (batch, frames, channels).
+        lengths : Tensor
+            Frames of each item, shape (batch,).
+        masked : Tensor, optional
+            As of `forward`.
+
+        Returns
+        -------
+        Tensor
+            Shape (batch, frames, hidden).
+        """
         hidden = self.model.feature_projection(features)
         if isinstance(hidden, tuple):  # wav2vec 2.0 returns its input as well
             hidden = hidden[0]
         if masked is not None:
             mask = self.model.masked_spec_embed.to(hidden.dtype)
             hidden = torch.where(masked.unsqueeze(-1), mask, hidden)
-        return self._transformer(hidden, lengths), lengths
+        return self._transformer(hidden, lengths)
 
     def _convolutions(self, wavs: Tensor, lengths: Tensor) -> Tensor:
         """Return (batch, channels, 1, frames), in pieces of time.

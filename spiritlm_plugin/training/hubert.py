@@ -29,6 +29,7 @@ class HubertSettings(TeacherSettings):
     modules: dict[str, Any]
     longest_seconds: float
     heard_weight: float
+    penalty_weight: float
 
 
 class HubertBrain(TrainingBrain):
@@ -40,8 +41,8 @@ class HubertBrain(TrainingBrain):
 
     def compute_forward(
         self, batch: Any, stage: sb.Stage
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores, lengths and what is masked, a frame each."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return scores, lengths and what is masked, and a penalty."""
         batch = batch.to(self.device)
         wavs, relative = batch.signal
         lengths = (relative * wavs.shape[1]).round().long()
@@ -49,12 +50,12 @@ class HubertBrain(TrainingBrain):
 
     def compute_objectives(
         self,
-        predictions: tuple[Tensor, Tensor, Tensor],
+        predictions: tuple[Tensor, Tensor, Tensor, Tensor],
         batch: Any,
         stage: sb.Stage,
     ) -> Tensor:
-        """Return the cross-entropy of masked frames and a share of the rest."""
-        scores, lengths, masked = predictions
+        """Return the cross-entropy of masked frames, and shares of the rest."""
+        scores, lengths, masked, penalty = predictions
         targets, _ = batch.targets
         if targets.shape[1] != scores.shape[1]:
             raise ValueError(
@@ -68,7 +69,8 @@ class HubertBrain(TrainingBrain):
             scores.flatten(0, 1), targets.flatten(), reduction="none"
         ).view_as(targets)
         right = (scores.argmax(-1) == targets).float()
-        loss = torch.zeros((), device=self.device)
+        self.record(penalty=penalty)
+        loss = self.hparams.penalty_weight * penalty
         for name, where, weight in (
             ("masked", inside & masked, 1.0),
             ("heard", inside & ~masked, self.hparams.heard_weight),

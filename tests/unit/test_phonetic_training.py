@@ -210,7 +210,7 @@ def test_scores_are_cosines():
         temperature=0.5,
     )
     wavs, lengths = torch.randn(2, 9000), torch.tensor([9000, 4000])
-    scores, frames, masked = model(wavs, lengths)
+    scores, frames, masked, _ = model(wavs, lengths)
     assert frames.tolist() == [13, 6] and masked.any() and not masked.all()
     features, _ = model.encoder(wavs, lengths, masked)
     outputs = model.projection(features)
@@ -218,6 +218,40 @@ def test_scores_are_cosines():
         outputs[:, :, None], model.embeddings, -1
     )
     torch.testing.assert_close(scores, expected / 0.5, atol=1e-5, rtol=1e-4)
+
+
+def test_convolutions_get_a_share_of_the_gradient():
+    """A tenth of it, but for that of the penalty on their own output."""
+    wavs, lengths = torch.randn(2, 9000), torch.tensor([9000, 4000])
+    found = []
+    for share in (1.0, 0.1):
+        torch.manual_seed(0)
+        model = MaskedUnitPrediction(
+            {**HUBERT, **STILL},
+            units=5,
+            projection_dim=16,
+            mask_probability=0.0,
+            mask_length=3,
+            feature_gradient=share,
+        )
+        scores, frames, _, penalty = model(wavs, lengths)
+        features = model.encoder.convolve(wavs, lengths)
+        inside = torch.arange(features.shape[1]) < frames[:, None]
+        expected = features[inside].square().mean()
+        torch.testing.assert_close(penalty, expected)
+        scores[inside].square().sum().backward()
+        encoder = model.encoder.model
+        found.append(
+            [
+                encoder.feature_extractor.conv_layers[1].conv.weight.grad,
+                encoder.feature_projection.projection.weight.grad,
+            ]
+        )
+    for share, one, other in zip((0.1, 1.0), *found):
+        scale = float(one.abs().max())
+        torch.testing.assert_close(
+            other / scale, share * one / scale, atol=1e-4, rtol=1e-3
+        )
 
 
 def test_hubert_arguments_make_the_same_model():
