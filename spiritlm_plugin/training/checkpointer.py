@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain.utils.checkpoints import (
+    CKPT_PREFIX,
     METAFNAME,
     Checkpoint,
     Checkpointer,
@@ -18,6 +20,8 @@ from torch import nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, check_weights
 from spiritlm_plugin.utils.files import DiskFullError, naming_full_disk
+
+logger = logging.getLogger(__name__)
 
 _PARTIAL = "PARTIAL_"
 _REMEDY = "delete the checkpoint's folder to go on from the one before"
@@ -63,6 +67,30 @@ class AtomicCheckpointer(Checkpointer):
         super().save_and_keep_only(
             *args, importance_keys=list(importance_keys), **kwargs
         )
+
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """Return the checkpoints; see `Checkpointer.list_checkpoints`.
+
+        Raises
+        ------
+        CheckpointError
+            If none is whole, but there are remains of one: a training must not
+            start from nothing where it was to go on.
+        """
+        found: list[Checkpoint] = super().list_checkpoints()
+        lost = [
+            path
+            for path in Path(self.checkpoints_dir).glob(f"{CKPT_PREFIX}*")
+            if path.is_dir() and not (path / METAFNAME).exists()
+        ]
+        if lost and not found:
+            raise CheckpointError(
+                f"{lost[0]} has no {METAFNAME}: it is damaged, or was being "
+                "deleted; delete it to start from nothing"
+            )
+        for path in lost:
+            logger.warning("%s is passed over: it has no %s", path, METAFNAME)
+        return found
 
     def _complete(self, saved: Checkpoint) -> Checkpoint:
         path = saved.path.with_name(saved.path.name[len(_PARTIAL) :])

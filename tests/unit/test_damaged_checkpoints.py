@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -127,3 +129,23 @@ def test_a_full_disk_keeps_the_predictions_before(tmp_path, small_disk):
         "a": {"id": "a", "text": "all day"},
         "b": {"id": "b", "text": "and night"},
     }
+
+
+def test_a_training_does_not_start_from_nothing_silently(
+    tmp_path, saved, caplog
+):
+    """Where it was to go on, and a description is missing."""
+    (saved / "CKPT.yaml").unlink()
+    with pytest.raises(
+        CheckpointError, match="has no CKPT.yaml.* from nothing"
+    ):
+        checkpointer(tmp_path).recover_if_possible()
+
+
+def test_the_remains_of_a_checkpoint_are_passed_over(tmp_path, saved, caplog):
+    remains = saved.with_name("CKPT+2020-01-01+00-00-00+00")
+    shutil.copytree(saved, remains)
+    (remains / "CKPT.yaml").unlink()
+    found = checkpointer(tmp_path).recover_if_possible()
+    assert found.path == saved
+    assert f"{remains} is passed over" in caplog.text
