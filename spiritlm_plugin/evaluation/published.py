@@ -197,7 +197,11 @@ TABLES = (
             _rate("WER", "resynthesis", "WER"),
             _rate("style accuracy", "resynthesis", "style_accuracy"),
             Column(
-                "F0 frame error", "resynthesis", ("f0_frame_error",), digits=2
+                "F0 frame error",
+                "resynthesis",
+                ("f0_frame_error",),
+                ("f0_frame_error_interval",),
+                digits=2,
             ),
         ),
         {

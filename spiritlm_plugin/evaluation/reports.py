@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,24 @@ def _setting(value: Any) -> str | None:
 def write_report(
     folder: str | Path, summary: Mapping[str, Any], *parts: str
 ) -> None:
-    """Write ``summary.json`` and ``report.md``, and print the report."""
+    """Write ``summary.json`` and ``report.md``, and print the report.
+
+    What is no number, such as a rate of nothing, is null in the summary.
+    """
     folder = Path(folder)
-    write_file(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    text = json.dumps(_finite(summary), indent=2, allow_nan=False)
+    write_file(folder / "summary.json", text + "\n")
     report = "\n\n".join(parts) + "\n"
     write_file(folder / "report.md", report)
     print(report)
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values, with None for numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value

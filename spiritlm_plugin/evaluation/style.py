@@ -21,8 +21,11 @@ from torch import Tensor
 from spiritlm_plugin.dataio.audio.recordings import map_recordings
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.evaluation.loop import Items
+from spiritlm_plugin.evaluation.reports import with_interval
+from spiritlm_plugin.metrics.intervals import ratio_interval, speaker_groups
 from spiritlm_plugin.metrics.usage import unit_usage
 from spiritlm_plugin.utils.configuration import Settings
+from spiritlm_plugin.utils.files import write_file
 
 TRAITS = ("style", "speaker")
 
@@ -121,18 +124,31 @@ class Teller:
         """Return the trait of each utterance."""
         return self.bayes.predict(units.histograms)
 
-    def accuracies(self, units: Units) -> dict[str, float]:
-        """Return how often the trait is told rightly."""
+    def accuracies(self, units: Units) -> dict[str, Any]:
+        """Return how often the trait is told rightly, with 95% intervals.
+
+        These are over speakers, or over utterances where there is but one.
+        """
         utterances, seconds = units.labels(self.trait)
+        speakers = speaker_groups(
+            dict(zip(units.streams, units.labels("speaker")[0]))
+        )
+        counts = [len(stream) for stream in units.streams.values()]
+        groups = np.repeat([*map(str, speakers.values())], counts)
         guesses = {
             "a_second": (self.likeliest[units.seconds], seconds),
             "an_utterance": (self.tell(units), utterances),
             "by_chance": (self.most_common, seconds),
         }
-        return {
-            f"{self.trait}_{name}": float((guess == true).mean())
-            for name, (guess, true) in guesses.items()
-        }
+        figures: dict[str, Any] = {}
+        for name, (guess, true) in guesses.items():
+            hits = guess == true
+            of_each = groups if len(hits) == len(groups) else speakers.values()
+            figures[f"{self.trait}_{name}"] = float(hits.mean())
+            figures[f"{self.trait}_{name}_interval"] = ratio_interval(
+                hits, groups=[*of_each]
+            )
+        return figures
 
 
 def kept_under_noise(
@@ -167,7 +183,7 @@ def figures_of(
     tellers: Mapping[str, Teller],
     units: Units,
     device: Any,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return what the units of a test split tell, and how steady they are.
 
     Arguments
@@ -196,18 +212,19 @@ def figures_of(
 
 
 def report(
-    folder: str | Path, figures: Mapping[str, Mapping[str, float]]
+    folder: str | Path, figures: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Write down the figures of all splits, and print them."""
     folder = Path(folder)
     text = json.dumps(figures, indent=2)
-    (folder / "report.json").write_text(text, encoding="utf-8")
+    write_file(folder / "report.json", text)
     rows = [["", *figures]]
     for name in max(figures.values(), key=len):
-        cells = [found.get(name) for found in figures.values()]
-        rows.append([name, *("" if x is None else f"{x:.4f}" for x in cells)])
-    table = "\n".join("".join(f"{x:>24}" for x in row) for row in rows)
-    (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
+        if not name.endswith("_interval"):
+            cells = [with_interval(f, name, 4) for f in figures.values()]
+            rows.append([name, *(cell or "" for cell in cells)])
+    table = "\n".join("".join(f"{x:>32}" for x in row) for row in rows)
+    write_file(folder / "report.txt", table + "\n")
     print(table)
 
 

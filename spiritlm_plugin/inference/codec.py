@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
@@ -127,6 +127,11 @@ class SpeechCodec(Pretrained):
         >>> lm.expressive
         False
         """
+        if not isinstance(overrides, (Mapping, type(None))):
+            raise TypeError(
+                "overrides are a dict of names and values of the YAML, got "
+                f"{overrides!r:.60}"
+            )
         folder = local_folder(source, hparams_file)
         yaml = read_hyperparams(folder / hparams_file)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}

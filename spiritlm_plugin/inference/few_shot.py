@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 TOO_LONG = "prompt_too_long"
 # What is read has less freedom than what is made up.
 READING_TEMPERATURE = 0.3
+# A candidate costs as much as a reading.
+_MOST_CANDIDATES = 256
 
 
 @dataclass
@@ -355,6 +357,11 @@ class Reader(FewShot):
         **options: Any,
     ):
         self.candidates = whole_number("candidates", candidates)
+        if self.candidates > _MOST_CANDIDATES:
+            raise ValueError(
+                f"candidates must be at most {_MOST_CANDIDATES}, got "
+                f"{candidates}"
+            )
         if self.candidates > 1 and "asr" not in lm.vocabulary.markers:
             raise ValueError(
                 "to choose among candidates the model has to transcribe them, "

@@ -245,10 +245,16 @@ def _pitch_figures(
 ) -> dict[str, Any]:
     stats = PitchErrorStats()
     stats.scores = errors
-    frames, voicing, _, gross, *_ = zip(*errors)
+    frames, voicing, both, gross, *_ = zip(*errors)
     wrong = [sum(pair) for pair in zip(voicing, gross)]
-    interval = ratio_interval(wrong, frames, groups)
-    return {**stats.summarize(), "f0_frame_error_interval": interval}
+    return {
+        **stats.summarize(),
+        "f0_frame_error_interval": ratio_interval(wrong, frames, groups),
+        "voicing_decision_error_interval": ratio_interval(
+            voicing, frames, groups
+        ),
+        "gross_pitch_error_interval": ratio_interval(gross, both, groups),
+    }
 
 
 def unit_agreement(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from filecmp import cmp
+from glob import escape
 from pathlib import Path
 
 # Folders that ship with the package.
@@ -151,8 +153,25 @@ def check_savedir(
         is_other = path.is_symlink() and path.resolve().parent != folder
         if path.name == hparams_file and path.is_file():
             is_other = path.read_bytes() != own
+        elif path.is_file() and not path.is_symlink():
+            is_other = _is_other_copy(path, folder)
         if is_other:
             raise ValueError(
                 f"{path} is of another model than {folder}; name another "
                 "savedir"
             )
+
+
+def _is_other_copy(path: Path, folder: Path) -> bool:
+    """Tell whether a file is a copy, but of none of the model's files.
+
+    SpeechBrain gives what it copies another suffix.
+    """
+    sources = [
+        source
+        for source in folder.glob(f"{escape(path.stem)}.*")
+        if source.is_file()
+    ]
+    return bool(sources) and not any(
+        cmp(path, source, shallow=False) for source in sources
+    )

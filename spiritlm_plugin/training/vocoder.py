@@ -419,6 +419,11 @@ def new_vocoder(
         "recognizes_speakers": len(speakers) > 1,
         "global_styles": len(styles),
     }
+    if styles and hparams["default_style"] not in styles:
+        raise ValueError(
+            f"no utterance has the style {hparams['default_style']!r}; there "
+            f"are {', '.join(styles)}: name one of them, --default_style"
+        )
     if styles:
         default = list(styles).index(hparams["default_style"])
         arguments["default_global_style"] = default

@@ -137,6 +137,24 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file, which appears when it is complete.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room.
+
+    Example
+    -------
+    >>> write_bytes(tmp / "a.flac", b"fLaC")
+    >>> (tmp / "a.flac").read_bytes()
+    b'fLaC'
+    """
+    with writing(path) as partial:
+        partial.write_bytes(content)
+
+
 def write_file(path: str | Path, content: str) -> None:
     """Write a text file, which appears when it is complete."""
     with writing(path, shared=True) as partial:

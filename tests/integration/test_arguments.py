@@ -10,6 +10,7 @@ import torch
 
 from spiritlm_plugin import Speech, SpeechUnits, SpiritLM, Text
 from spiritlm_plugin.inference.continuation import Continuer
+from spiritlm_plugin.inference.few_shot import Reader
 from tests.integration.helpers import shown
 
 
@@ -224,6 +225,11 @@ SHOTS = [(SpeechUnits([1, 2]), "a cat")]
             lambda lm: lm.classify([SpeechUnits([1])], ["a", 2], SHOTS),
             TypeError,
             r"labels\[1\]",
+        ),
+        (
+            lambda lm: Reader(lm, candidates=10**9),
+            ValueError,
+            "candidates must be at most 256",
         ),
         (
             lambda lm: lm.transcribe_batch("a.wav", shots=SHOTS),

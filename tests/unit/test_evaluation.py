@@ -340,3 +340,10 @@ def test_configurations_are_what_the_scripts_read(script):
     given = {k.value: "x" for k, v in nodes if v.tag == "!PLACEHOLDER"}
     assert given
     assert check_configuration(path, given, schema)["seed"] == 1986
+
+
+def test_a_summary_is_json_whatever_its_figures(tmp_path):
+    summary = {"rates": [1.5, float("nan")], "best": {"mos": float("inf")}}
+    reports.write_report(tmp_path, summary, "# Report")
+    text = (tmp_path / "summary.json").read_text()
+    assert json.loads(text) == {"rates": [1.5, None], "best": {"mos": None}}

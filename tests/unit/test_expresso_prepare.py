@@ -378,3 +378,27 @@ def test_the_command_line(corpus, tmp_path):
     command = [sys.executable, SCRIPT, corpus, tmp_path, "--jobs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "train.json: 6 utterances" in done.stderr
+
+
+def test_a_header_without_a_length_loses_nothing(corpus, tmp_path, caplog):
+    """As a program writes it that cannot go back in a pipe."""
+    prepare.prepare_expresso(corpus, tmp_path / "whole")
+    for path in sorted((corpus / "audio_48khz").rglob("*.wav")):
+        content = path.read_bytes()
+        place = content.index(b"data") + 4
+        path.write_bytes(content[:place] + bytes(4) + content[place + 4 :])
+    prepare.prepare_expresso(corpus, tmp_path / "streamed")
+    assert not [r for r in caplog.records if "left out" in r.getMessage()]
+    for split in ("train", "valid", "test"):
+        assert read(tmp_path / "streamed", split) == read(
+            tmp_path / "whole", split
+        )
+
+
+def test_what_is_cut_off_is_said(corpus, tmp_path, caplog):
+    path = next((corpus / "audio_48khz").rglob("ex01_happy_00001.wav"))
+    path.write_bytes(path.read_bytes()[:60_000])
+    prepare.prepare_expresso(corpus, tmp_path / "out")
+    assert "ex01_happy_00001.wav is shorter than the 1.000 s" in caplog.text
+    found = read(tmp_path / "out", "train")["ex01_happy_00001"]
+    assert found["duration"] == pytest.approx(0.6246, abs=1e-3)

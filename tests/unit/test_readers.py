@@ -22,6 +22,7 @@ from spiritlm_plugin.dataio.corpus.readers.voxpopuli import (
     read_voxpopuli,
 )
 from spiritlm_plugin.dataio.corpus.voice_activity import Cutting, cut_by_voice
+from spiritlm_plugin.utils.files import DiskFullError
 
 
 def touch(*paths):
@@ -543,3 +544,20 @@ def test_silence_has_no_utterance(tmp_path, warnings):
     long = [("a", {"wav": tmp_path / "a.wav"})]
     assert not list(cut_by_voice(long, tmp_path))
     assert "a is left out: no speech is heard in it" in warnings()
+
+
+def test_a_full_disk_is_no_recording_left_out(
+    libri_light, tmp_path, monkeypatch, small_disk
+):
+    monkeypatch.setattr(voice_activity, "_detect", lambda *_: [(0.0, 3.0)])
+    root, _ = libri_light
+    records = read_libri_light(root, "small")
+    with pytest.raises(DiskFullError, match="no room for .*flac"):
+        list(cut_by_voice(records, tmp_path / "out"))
+
+
+def test_files_that_are_not_looked_at_are_named(tmp_path, warnings):
+    for name in ("a.wav", "b.RAW", "c.txt", "d.bin"):
+        (tmp_path / name).write_bytes(b"")
+    assert [name for name, _ in read_folder(tmp_path)] == ["a"]
+    assert "2 files are passed over, such as b.RAW, d.bin" in warnings()

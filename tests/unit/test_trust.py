@@ -131,3 +131,22 @@ def test_a_savedir_of_another_model_is_refused(marked, tmp_path):
         SpeechCodec.from_hparams("tinyspeech", name, savedir=savedir)
     with pytest.raises(ValueError, match="of another model.*another savedir"):
         SpeechCodec.from_hparams(folder, name, savedir=savedir, trust=True)
+
+
+def test_copies_of_another_model_are_refused(tmp_path):
+    """Of one with the same YAML file and other weights."""
+    model, savedir = tmp_path / "model", tmp_path / "saved"
+    for folder, suffix in ((model, "pt"), (savedir, "ckpt")):
+        folder.mkdir()
+        (folder / "a.yaml").write_text("a: 1")
+        (folder / f"weights.{suffix}").write_bytes(b"1")
+    (savedir / "notes.txt").write_text("mine")
+    folders.check_savedir(savedir, model, "a.yaml")
+    (model / "weights.pt").write_bytes(b"2")
+    with pytest.raises(ValueError, match="weights.ckpt is of another model"):
+        folders.check_savedir(savedir, model, "a.yaml")
+
+
+def test_overrides_are_names_and_values():
+    with pytest.raises(TypeError, match="overrides are a dict .* got 'a: 1'"):
+        SpeechCodec.from_hparams("tinyspeech", overrides="a: 1")

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -80,6 +81,16 @@ class AudioFile:
         """Samples a second, as the file says."""
         return self._sound.samplerate
 
+    @property
+    def channels(self) -> int:
+        """How many there are, as the file says."""
+        return self._sound.channels
+
+    @property
+    def subtype(self) -> str:
+        """How samples are written, as libsndfile calls it (``PCM_16``)."""
+        return self._sound.subtype
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield what is there, float32 of shape (samples, channels).
 
@@ -115,22 +126,25 @@ class AudioFile:
     def seek(self, frame: int) -> None:
         """Go to a sample, or to the end if there are fewer."""
         if self.frames is not None:
-            try:
+            # Otherwise it lies behind the damage.
+            with suppress(soundfile.LibsndfileError):
                 self._sound.seek(min(frame, self.frames))
                 return
-            except soundfile.LibsndfileError:  # It lies behind the damage.
-                self._reopen()
+        self._reopen()
         while frame > 0 and (read := len(self.read(min(frame, _BLOCK)))):
             frame -= read
 
     def count(self) -> int:
         """Return how many samples there are, from the start.
 
-        The file is read where its header does not say, or says too much.
+        The file is read where its header does not say, or says too much. What
+        is missing of one that is cut off is logged.
         """
         if self.frames is not None:
             self.seek(max(self.frames - 1, 0))
             if len(self.read(1)):
+                if self._stated_share > 1:
+                    self._check_length(self.frames)
                 return self.frames
             self._reopen()
         return sum(map(len, self.blocks()))

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
@@ -22,10 +21,17 @@ import soundfile
 import torch
 from tqdm import tqdm
 
+from spiritlm_plugin.dataio.audio.containers import AudioFile
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
-from spiritlm_plugin.utils.files import safe_file_name, write_file
+from spiritlm_plugin.utils.files import (
+    DiskFullError,
+    naming_full_disk,
+    safe_file_name,
+    write_bytes,
+    write_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +148,9 @@ def _cut(record: Record, folder: Path, cutting: Cutting) -> list[Record] | str:
     place = Path("cut", *map(safe_file_name, name.split("/")))
     try:
         pieces = _find_pieces(Path(item["wav"]), folder / place, cutting)
-    except (OSError, ValueError, soundfile.LibsndfileError) as error:
+    except DiskFullError:
+        raise
+    except (OSError, ValueError) as error:
         return str(error)
     return [
         (
@@ -171,8 +179,9 @@ def _find_pieces(
             return pieces
     samples = read_audio(wav)
     spans = join_spans(_detect(samples, cutting), cutting)
-    folder.mkdir(parents=True, exist_ok=True)
-    with soundfile.SoundFile(wav) as file:
+    with naming_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with AudioFile(wav) as file:
         pieces = [_write(file, span, folder) for span in spans]
     write_file(listing, json.dumps({"stamp": stamp, "pieces": pieces}))
     return pieces
@@ -234,26 +243,17 @@ def join_spans(spans: Iterable[Span], cutting: Cutting) -> list[Span]:
     return [(a, b) for a, b in joined if b - a >= cutting.min_seconds]
 
 
-def _write(
-    file: soundfile.SoundFile, span: Span, folder: Path
-) -> tuple[str, float]:
+def _write(file: AudioFile, span: Span, folder: Path) -> tuple[str, float]:
     """Write an utterance, which appears when it is complete."""
-    first, last = (round(time * file.samplerate) for time in span)
-    is_short = file.subtype == "PCM_16"
+    first, last = (round(time * file.rate) for time in span)
     file.seek(first)
-    samples = file.read(last - first, "int16" if is_short else "int32")
+    samples = file.read(last - first)
     if not len(samples):
         raise ValueError(f"it ends before {span[0]} s: it is cut short")
+    subtype = "PCM_16" if file.subtype == "PCM_16" else "PCM_24"
     content = io.BytesIO()
-    soundfile.write(
-        content,
-        samples,
-        file.samplerate,
-        format="FLAC",
-        subtype="PCM_16" if is_short else "PCM_24",
-    )
+    # float32 holds samples of up to 24 bits as they are.
+    soundfile.write(content, samples, file.rate, format="FLAC", subtype=subtype)
     name = "_".join(f"{1000 * time:07.0f}" for time in span) + ".flac"
-    partial = folder / f"{name}.partial"
-    partial.write_bytes(content.getvalue())
-    os.replace(partial, folder / name)
-    return name, round(len(samples) / file.samplerate, 4)
+    write_bytes(folder / name, content.getvalue())
+    return name, round(len(samples) / file.rate, 4)

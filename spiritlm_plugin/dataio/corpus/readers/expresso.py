@@ -17,11 +17,12 @@ import soundfile
 from torch import Tensor
 from tqdm import tqdm
 
+from spiritlm_plugin.dataio.audio.containers import AudioFile
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.checkpoints import require_files
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
-from spiritlm_plugin.utils.files import read_lines, safe_file_name
+from spiritlm_plugin.utils.files import read_lines, safe_file_name, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -296,9 +297,9 @@ def cut_recording(task: Task, folder: Path) -> dict[str, dict]:
     A recording that cannot be used is reported and has none.
     """
     try:
-        with soundfile.SoundFile(task.recording.path) as file:
+        with AudioFile(task.recording.path) as file:
             items = dict(_cut(file, task, folder))
-    except (soundfile.LibsndfileError, ValueError) as error:
+    except ValueError as error:
         logger.warning("%s is left out: %s", task.name, error)
         return {}
     if not items:
@@ -307,10 +308,10 @@ def cut_recording(task: Task, folder: Path) -> dict[str, dict]:
 
 
 def _cut(
-    file: soundfile.SoundFile, task: Task, folder: Path
+    file: AudioFile, task: Task, folder: Path
 ) -> Iterator[tuple[str, dict]]:
     recording = task.recording
-    duration = file.frames / file.samplerate
+    duration = file.count() / file.rate
     segments = task.segments
     if recording.kind == "read":
         segments = [Span(0.0, duration)]
@@ -335,7 +336,7 @@ def _cut(
                 block = _read(file, start, end)
                 if recording.kind == "conversational":
                     block = block[:, channel]
-                _write(read_audio(block, file.samplerate), folder / wav)
+                _write(read_audio(block, file.rate), folder / wav)
             item = {
                 "wav": f"{{data_root}}/{wav}",
                 "duration": round(soundfile.info(folder / wav).duration, 4),
@@ -350,7 +351,7 @@ def _cut(
             yield name, item
 
 
-def _assign(file: soundfile.SoundFile, segment: Span) -> Span:
+def _assign(file: AudioFile, segment: Span) -> Span:
     """Give a segment of no known channel to the louder one."""
     if segment.channel is not None:
         return segment
@@ -359,13 +360,12 @@ def _assign(file: soundfile.SoundFile, segment: Span) -> Span:
     return segment._replace(channel=channel)
 
 
-def _read(file: soundfile.SoundFile, start: float, end: float) -> np.ndarray:
-    first, last = (
-        min(round(time * file.samplerate), file.frames) for time in (start, end)
-    )
+def _read(file: AudioFile, start: float, end: float) -> np.ndarray:
+    first, last = (round(time * file.rate) for time in (start, end))
     file.seek(first)
-    block = file.read(last - first, dtype="float32", always_2d=True)
-    if len(block) < last - first:
+    block = file.read(last - first)
+    # A time may be rounded behind the last sample.
+    if len(block) < last - first - 1:
         raise ValueError(f"it ends before {end} s: it is cut short")
     return block
 
@@ -375,9 +375,7 @@ def _write(samples: Tensor, path: Path) -> None:
     content = io.BytesIO()
     soundfile.write(content, samples.numpy(), SAMPLE_RATE, format="WAV")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content.getvalue())
-    os.replace(partial, path)
+    write_bytes(path, content.getvalue())
 
 
 def find_pieces(

@@ -15,6 +15,7 @@ from spiritlm_plugin.dataio.corpus.readers.tables import (
     TEXTS,
     choose_column,
     clean_text,
+    report_passed_over,
     timed_words,
     walk_audio,
 )
@@ -113,6 +114,7 @@ def read_folder(
     paths = list(walk_audio(folder))
     if not paths:
         raise FileNotFoundError(f"no recording in {folder}")
+    report_passed_over(folder, paths)
     entries = _read_tables(folder, paths)
     stems = [path.with_suffix("") for path in paths]
     twice = {s for s, n in zip(sorted(stems), sorted(stems)[1:]) if s == n}

@@ -36,7 +36,7 @@ from spiritlm_plugin.dataio.corpus.readers.tables import (
     clean_text,
     timed_words,
 )
-from spiritlm_plugin.utils.files import safe_file_name
+from spiritlm_plugin.utils.files import safe_file_name, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -296,9 +296,7 @@ def _write(
             found.append(Path(PurePosixPath(path)) if path else None)
             continue
         there[file] = f"{file}{_suffix(content, path)}"
-        partial = folder / f"{there[file]}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / there[file])
+        write_bytes(folder / there[file], content)
         found.append(there[file])
     return found
 

@@ -17,6 +17,11 @@ AUDIO_SUFFIXES = frozenset(
         ".opus .rf64 .snd .sph .w64 .wav .webm .wma"
     ).split()
 )
+# Of files that stand beside recordings.
+_BESIDE = frozenset(
+    ".csv .doc .htm .html .json .jsonl .lab .md .pdf .textgrid .tsv .txt .xml "
+    ".yaml .yml".split()
+)
 # How tables call what is said, and by whom; the first that is there.
 TEXTS = (
     "text",
@@ -193,4 +198,29 @@ def check_split(split: str, splits: Collection[str], where: str | Path) -> None:
                 if splits
                 else "name the folder of the corpus as it is unpacked"
             )
+        )
+
+
+def report_passed_over(folder: Path, paths: Iterable[Path]) -> None:
+    """Report files below a folder whose names say neither audio nor text.
+
+    Example
+    -------
+    >>> report_passed_over(tmp, [])
+    """
+    known = {*paths}
+    others = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path not in known
+        and path.suffix.lower() not in _BESIDE
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+    if others:
+        names = ", ".join(path.name for path in others[:_SHOWN])
+        logger.warning(
+            "%s: %d files are passed over, such as %s; name recordings by a "
+            "suffix of audio, such as .wav",
+            *(folder, len(others), names),
         )
