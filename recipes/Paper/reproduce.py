@@ -30,6 +30,7 @@ from spiritlm_plugin.evaluation.reproduction import (
     model_settings,
     plan,
     report,
+    with_manifests,
 )
 from spiritlm_plugin.lobes.ctc_aligner import CTCAligner
 from spiritlm_plugin.utils.recipes import load_recipe, run
@@ -64,6 +65,8 @@ def main(arguments):
     device = run_opts["device"] or infer_device()
     wanted = {evaluation.corpus for evaluation in evaluations}
     prepare_all(hparams, [c for c in CORPORA if c in wanted], device)
+    evaluations, lacking = with_manifests(evaluations)
+    left_out += lacking
     for model, found in groupby(evaluations, attrgetter("model")):
         lm = load_model(model_settings(hparams, model), run_opts)
         for evaluation in found:

@@ -152,6 +152,45 @@ def plan(
     return evaluations, list(dict.fromkeys(left_out))
 
 
+def with_manifests(
+    evaluations: Iterable[Evaluation],
+) -> tuple[list[Evaluation], list[str]]:
+    """Return what has its manifests once they are prepared, and what lacks."""
+    kept, left_out = [], []
+    for evaluation in evaluations:
+        settings = evaluation.settings
+        missing = [p for p in _manifests(evaluation) if not p.is_file()]
+        if evaluation.task == "comprehension":
+            settings["tasks"] = {
+                name: task
+                for name, task in settings["tasks"].items()
+                if task and _manifest(settings, task) not in missing
+            }
+        if not missing or settings.get("tasks"):
+            kept.append(evaluation)
+        left_out += [
+            f"{evaluation.name}: {evaluation.corpus} has no {path.stem}"
+            for path in missing
+        ]
+    return kept, list(dict.fromkeys(left_out))
+
+
+def _manifests(evaluation: Evaluation) -> list[Path]:
+    settings = evaluation.settings
+    if evaluation.task == "sentiment":  # reads the archive
+        return []
+    if evaluation.task == "comprehension":
+        return [_manifest(settings, t) for t in settings["tasks"].values() if t]
+    names = [settings["split"], settings.get("shot_split")]
+    folder = Path(settings["manifest_folder"])
+    return [folder / f"{name}.json" for name in names if name]
+
+
+def _manifest(settings: Mapping[str, Any], task: Mapping[str, Any]) -> Path:
+    name = f"{settings['split']}_{task['manifest']}.json"
+    return Path(settings["manifest_folder"]) / name
+
+
 def model_settings(hparams: ReproductionSettings, model: str) -> dict[str, Any]:
     """Return the options that a model is loaded by.
 

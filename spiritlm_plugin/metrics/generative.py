@@ -245,10 +245,10 @@ def perplexity_figures(
     nats = [surprise.nats for surprise, _ in known]
     tokens = [surprise.tokens for surprise, _ in known]
     interval = ratio_interval(nats, tokens, [group for _, group in known])
-    each = [math.exp(n / t) for n, t in zip(nats, tokens)]
+    each = [_exp(n / t) for n, t in zip(nats, tokens)]
     return {
-        name: math.exp(math.fsum(nats) / sum(tokens)),
-        f"{name}_interval": interval and [math.exp(end) for end in interval],
+        name: _exp(math.fsum(nats) / sum(tokens)),
+        f"{name}_interval": interval and [_exp(end) for end in interval],
         f"{name}_mean": math.fsum(each) / len(each),
     }
 
@@ -328,7 +328,7 @@ def self_bleu(texts: Iterable[str], n: int = 2) -> float | None:
     for words, shares in zip(sentences, zip(*precisions)):
         if min(shares) > 0:
             mean = math.fsum(map(math.log, shares)) / n
-            scores.append(_brevity(len(words), lengths) * math.exp(mean))
+            scores.append(_brevity(len(words), lengths) * _exp(mean))
     return math.fsum(scores) / len(sentences)
 
 
@@ -380,4 +380,12 @@ def _brevity(length: int, lengths: Counter[int]) -> float:
     """Return BLEU's penalty of a sentence that is shorter than all others."""
     others = lengths - Counter([length])
     closest = min(others, key=lambda other: (abs(other - length), other))
-    return min(1.0, math.exp(1 - closest / length))
+    return min(1.0, _exp(1 - closest / length))
+
+
+def _exp(nats: float) -> float:
+    """Return e to a power, infinity where there is no such number."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

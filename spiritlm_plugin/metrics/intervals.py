@@ -11,6 +11,8 @@ _LEVEL = 0.95
 _DRAWS = 1000
 # Draws that are held in memory at a time.
 _BATCH = 100
+# Fewer groups have an interval of another kind.
+_FEW = 20
 
 
 def ratio_interval(
@@ -19,11 +21,15 @@ def ratio_interval(
     groups: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Return the 95% interval of a rate over items, by the bootstrap.
+    """Return the 95% interval of a rate over items.
+
+    By the bootstrap; of fewer than 20 groups, for which its percentiles are
+    too narrow, by Student's t of the linearized rate.
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
     chapter 13 (percentiles); by speaker as in Bisani and Ney, "Bootstrap
     estimates for confidence intervals in ASR performance evaluation", 2004.
+    Few groups: Cochran, "Sampling Techniques", 1977, sections 6.3 and 6.4.
 
     Arguments
     ---------
@@ -40,8 +46,8 @@ def ratio_interval(
     Returns
     -------
     tuple of float, or None
-        Lower and upper end; None where there are fewer than two groups, or
-        nothing is counted.
+        Lower and upper end; None where there are fewer than two groups,
+        nothing is counted, or few groups do not differ at all.
 
     Raises
     ------
@@ -77,6 +83,9 @@ def ratio_interval(
     if len(above) < 2:
         return None
 
+    if len(above) < _FEW:
+        return _of_few(above, below)
+
     def rate(
         above: np.ndarray, below: np.ndarray, axis: int = -1
     ) -> np.ndarray:
@@ -94,6 +103,22 @@ def ratio_interval(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def _of_few(above: np.ndarray, below: np.ndarray) -> tuple[float, float] | None:
+    """Return the interval of a rate over few groups."""
+    groups, rate = len(above), above.sum() / below.sum()
+    squares = float(((above - rate * below) ** 2).sum())
+    if squares < 1e-12 * max(float((above**2).sum()), 1e-12):
+        return None
+    error = np.sqrt(groups / (groups - 1) * squares) / below.sum()
+    margin = stats.t.ppf((1 + _LEVEL) / 2, groups - 1) * error
+    low, high = float(rate - margin), float(rate + margin)
+    if (above >= 0).all():
+        low = max(low, 0.0)
+        # A share, which is not more than all.
+        high = min(high, 1.0) if (above <= below).all() else high
+    return low, high
 
 
 def percent_interval(

@@ -61,20 +61,31 @@ def load_recognizer(
     from transformers import pipeline
 
     # Its types know one recording at a time.
-    recognize: Callable[..., list[dict[str, Any]]] = pipeline(
+    recognize: Any = pipeline(
         "automatic-speech-recognition",
         str(source),
         device=device,
         trust_remote_code=False,
     )
 
+    longest = math.inf
+    if recognize.type == "seq2seq_whisper":
+        longest = recognize.feature_extractor.chunk_length * SAMPLE_RATE
+
     def transcribe(wavs: Sequence[Tensor]) -> list[str]:
         inputs = [
             {"raw": wav.cpu().numpy(), "sampling_rate": SAMPLE_RATE}
             for wav in wavs
         ]
-        found = recognize(inputs, batch_size=batch_size)
-        return [item["text"].strip() for item in found]
+        long = [i for i, wav in enumerate(wavs) if len(wav) > longest]
+        short = [i for i in range(len(wavs)) if i not in set(long)]
+        found = []
+        if short:
+            found = recognize([inputs[i] for i in short], batch_size=batch_size)
+        # Whisper goes on from time to time; other lengths cannot be batched.
+        found += [recognize(inputs[i], return_timestamps=True) for i in long]
+        texts = dict(zip([*short, *long], found))
+        return [texts[i]["text"].strip() for i in range(len(wavs))]
 
     return transcribe
 

@@ -355,8 +355,7 @@ def quality_figures(
 
     Example
     -------
-    >>> quality_figures([{"mos": 3.0, "speaker_similarity": None},
-    ...                  {"mos": 3.0, "speaker_similarity": None}])
+    >>> quality_figures([{"mos": 3.0, "speaker_similarity": None}] * 20)
     {'mos': 3.0, 'mos_interval': [3.0, 3.0]}
     """
     rows = list(rows)

@@ -150,7 +150,10 @@ def check_savedir(
         return
     own = (folder / hparams_file).read_bytes()
     for path in sorted(savedir.iterdir()):
-        is_other = path.is_symlink() and path.resolve().parent != folder
+        # The Hub's files are links themselves: to where this one leads.
+        is_other = (
+            path.is_symlink() and path.readlink().parent.resolve() != folder
+        )
         if path.name == hparams_file and path.is_file():
             is_other = path.read_bytes() != own
         elif path.is_file() and not path.is_symlink():

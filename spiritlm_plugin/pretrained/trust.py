@@ -135,6 +135,11 @@ def check_folder(
         raise ValueError(
             f"cannot resolve the references of {path}: {error}; {_REMEDY}"
         ) from error
+    for name in _names(_compose(resolved, path)):
+        if set("/\\") & set(name) or name.startswith("."):
+            raise UntrustedError(
+                f"{path}: the name {name!r} leads to another folder"
+            )
     for tag, _ in _tags(resolved, path):
         if not _is_allowed(tag):
             raise UntrustedError(f"{path}: {tag} stands behind a reference")
@@ -194,6 +199,21 @@ def _tags(text: str, path: Path) -> Iterator[tuple[str, int]]:
         ):
             # HyperPyYAML reads what stands in a tuple again, with all tags.
             yield f"!tuple {node.value}", line
+
+
+def _names(node: Any) -> Iterator[str]:
+    """Yield the keys of all mappings; files are called by some of them."""
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, ruamel.yaml.MappingNode):
+            yield from (str(key.value) for key, _ in node.value)
+            waiting += [value for _, value in node.value]
+        elif isinstance(node, ruamel.yaml.SequenceNode):
+            waiting += node.value
 
 
 def _is_allowed(tag: str) -> bool:

@@ -376,7 +376,7 @@ def test_parts_are_no_chance(tmp_path):
     """The mean over parts varies by what is in them, not by their choice."""
     scores = {"root": tmp_path}
     for part, right in (("gender_consistency", -1.0), ("bg_alignment", -3.0)):
-        for i in range(5):
+        for i in range(10):
             for name, value in (("0", right), ("1", -2.0)):
                 file = Path(part) / f"sample_{i}_{name}.wav"
                 record(tmp_path / file)

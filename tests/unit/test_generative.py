@@ -125,8 +125,13 @@ def test_perplexity_by_hand():
     assert found["GenPPL_mean"] == pytest.approx(
         (math.exp(2) + math.exp(4)) / 2
     )
-    # Of two speakers, one may be drawn twice.
-    assert found["GenPPL_interval"] == pytest.approx([math.exp(2), math.exp(4)])
+    # Of two speakers, little is known; no token has less than 0 nats.
+    high = 2.5 + 12.7062 * math.sqrt(2 * (1.5**2 + 1.5**2)) / 4
+    assert found["GenPPL_interval"] == pytest.approx(
+        [1.0, math.exp(high)], rel=1e-3
+    )
+    far = perplexity_figures([Surprise(8000.0, 10)])
+    assert far["perplexity"] == math.inf
     alone = perplexity_figures(surprises, ["ann"] * 3)
     assert alone["perplexity_interval"] is None
     assert perplexity_figures([None]) == {}

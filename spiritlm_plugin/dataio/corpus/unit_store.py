@@ -211,8 +211,10 @@ def load_corpus(
     paths = [_shard(folder, i) for i in range(description["shards"])]
     _check_shards(folder, paths)
     rank, processes = rank_and_world_size()
+    corpus_digest = digest_values(description)
     shards = [
-        _open(path, check=i % processes == rank) for i, path in enumerate(paths)
+        _open(path, corpus_digest, check=i % processes == rank)
+        for i, path in enumerate(paths)
     ]
     _check_rows(paths, shards, description["utterances"])
     corpus = datasets.concatenate_datasets(shards)
@@ -250,10 +252,15 @@ def _check_shards(folder: Path, paths: Sequence[Path]) -> None:
         )
 
 
-def _open(path: Path, check: bool) -> datasets.Dataset:
+def _open(path: Path, corpus: str, check: bool) -> datasets.Dataset:
     try:
         if check:
-            check_file(path)
+            kept = check_file(path)
+            if (kept.get("corpus", corpus), kept.get("shard", path.name)) != (
+                corpus,
+                path.name,
+            ):
+                raise ChecksumError("it is of another corpus or place")
         return datasets.Dataset.from_file(str(path))
     except Exception as error:  # what a damaged file raises is not defined
         raise CorpusError(f"cannot read {path}: {error}; {_REMAKE}") from error
@@ -433,4 +440,4 @@ def _write(rows: list[dict[str, Any]], path: Path, corpus: str) -> None:
         with pyarrow.OSFile(str(partial), "wb") as file:
             with pyarrow.ipc.new_stream(file, table.schema) as writer:
                 writer.write_table(table)
-        keep_checksum(partial, path, corpus=corpus)
+        keep_checksum(partial, path, corpus=corpus, shard=path.name)
