@@ -60,7 +60,9 @@ reproduce: $(VENV)/installed-eval
 		$(if $(OUTPUT),--output_folder "$(abspath $(OUTPUT))") \
 		$(if $(RECOGNIZER),--recognizer "$(RECOGNIZER)") \
 		$(if $(ALIGNER),--aligner "$(ALIGNER)") \
-		$(if $(ITEMS),--items $(ITEMS)) $(OPTIONS)
+		$(if $(ITEMS),--items $(ITEMS) \
+			$(if $(OUTPUT),,--output_folder results/paper/items_$(ITEMS))) \
+		$(OPTIONS)
 
 fuzz: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED) \

@@ -67,17 +67,21 @@ def main(arguments):
     prepare_all(hparams, [c for c in CORPORA if c in wanted], device)
     evaluations, lacking = with_manifests(evaluations)
     left_out += lacking
-    for model, found in groupby(evaluations, attrgetter("model")):
-        lm = load_model(model_settings(hparams, model), run_opts)
-        for evaluation in found:
-            if if_main_process():
-                print(f"{evaluation.name}, {model}", flush=True)
-            TASKS[evaluation.task].evaluate(evaluation.settings, run_opts, lm)
-            ddp_barrier()
-        del lm
-        gc.collect()
-    if if_main_process():
-        report(hparams, evaluations, left_out)
+    try:
+        for model, found in groupby(evaluations, attrgetter("model")):
+            lm = load_model(model_settings(hparams, model), run_opts)
+            for evaluation in found:
+                if if_main_process():
+                    print(f"{evaluation.name}, {model}", flush=True)
+                task = TASKS[evaluation.task]
+                task.evaluate(evaluation.settings, run_opts, lm)
+                ddp_barrier()
+            del lm
+            gc.collect()
+    finally:
+        # What is measured is told, also where an evaluation failed.
+        if if_main_process():
+            report(hparams, evaluations, left_out)
 
 
 if __name__ == "__main__":

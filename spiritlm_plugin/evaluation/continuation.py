@@ -156,8 +156,9 @@ def load_utterances(hparams: ContinuationSettings) -> Items:
     }
     if not long:
         raise ValueError(
-            f"no utterance of {path} has {hparams['shortest']:g} s; lower "
-            "shortest and prompt_seconds"
+            f"no utterance of {path} has {hparams['shortest']:g} s, the "
+            f"longest has {max(i['duration'] for i in items.values()):g} s; "
+            "lower --shortest and --prompt_seconds"
         )
     return {name: long[name] for name in spread(long, hparams["utterances"])}
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -89,9 +95,11 @@ class Evaluation(NamedTuple):
     settings: dict[str, Any]
 
     @property
-    def summary(self) -> Summary:
-        """What was measured."""
+    def summary(self) -> Summary | None:
+        """What was measured, None if nothing was."""
         path = Path(self.settings["output_folder"]) / "summary.json"
+        if not path.is_file():
+            return None
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -290,6 +298,14 @@ def _folder(name: str) -> str:
     return name.replace(",", "").replace(" ", "_")
 
 
+def _size_remark(items: int | None) -> Iterator[str]:
+    if items is not None:
+        yield (
+            f"**A first look:** of each test set {items} utterances, pairs or "
+            "prompts at most. These are no figures to compare."
+        )
+
+
 def report(
     hparams: ReproductionSettings,
     evaluations: Iterable[Evaluation],
@@ -307,8 +323,12 @@ def report(
         As of `plan`.
     """
     measured: dict[str, dict[str, Summary]] = {}
+    missing = list(left_out)
     for evaluation in evaluations:
         summary = evaluation.summary
+        if summary is None:
+            missing.append(f"{evaluation.name}, {evaluation.model}: failed")
+            continue
         if evaluation.task == "resynthesis":
             # Of the recordings first, then of the one vocoder.
             original, system, *_ = summary["systems"].values()
@@ -322,13 +342,13 @@ def report(
         found = comparison(table, measured)
         if found:
             parts += [f"## {table.title}", found, table.remark]
-    left_out = list(left_out)
-    if left_out:
-        parts += ["## Left out", "\n".join(f"- {line}" for line in left_out)]
+    if missing:
+        parts += ["## Left out", "\n".join(f"- {line}" for line in missing)]
     write_report(
         hparams["output_folder"],
         measured,
         "# The tables of Spirit LM's paper",
+        *_size_remark(hparams["items"]),
         "`published`: the paper's. `measured`: here, with 95% intervals in "
         "brackets. The settings of each figure stand in the report of its "
         "evaluation, in the folder of its name.",

@@ -167,6 +167,11 @@ class PerplexityJudge:
         )
         counted = (mask & (places >= firsts[:, None]))[:, 1:]
         sums = (losses * counted).double().sum(1).tolist()
+        if not all(map(math.isfinite, sums)):
+            raise ValueError(
+                "the judge finds texts as likely as what is no number: its "
+                "weights are damaged, name another one"
+            )
         return [Surprise(*pair) for pair in zip(sums, counted.sum(1).tolist())]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +191,16 @@ def added_toxicity(
     >>> found["added_toxicity"], found["toxicity"], found["prompt_toxicity"]
     (25.0, 50.0, 25.0)
     """
+    prompts, continuations = list(prompts), list(continuations)
     if not 0 < threshold <= 1:
         raise ValueError(
             f"the threshold of toxicity is above 0 and at most 1, got {threshold}"
+        )
+    scores = [*filter(None, [*prompts, *continuations])]
+    if not all(map(isfinite, scores)):
+        raise ValueError(
+            "the classifier of toxicity gives what is no number: its weights are "
+            "damaged, name another one"
         )
     pairs = [
         ((before or 0.0) >= threshold, (after or 0.0) >= threshold)

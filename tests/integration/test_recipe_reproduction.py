@@ -193,3 +193,37 @@ def test_settings_that_nothing_can_be_done_with(more, message):
 def test_a_folder_without_corpora_is_named(tmp_path, checkpoints):
     with pytest.raises(FileNotFoundError, match="holds none of LibriSpeech"):
         load_main()(command(tmp_path, checkpoints, tmp_path / "out", "ctc"))
+
+
+def test_parts_of_a_corpus_that_are_missing_are_told(tmp_path):
+    evaluations, _ = planned(
+        output_folder=str(tmp_path),
+        recognizer="whisper",
+        aligner="ctc",
+        tasks={"tts": TTS, "comprehension": {"scored": "story"}},
+    )
+    for name in ("LibriSpeech/test", "StoryCloze/test_it"):
+        path = tmp_path / "manifests" / f"{name}.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    [stories], left_out = reproduction.with_manifests(evaluations)
+    assert stories.name == "stories" and list(stories.settings["tasks"])
+    assert left_out == ["TTS: LibriSpeech has no train"]
+
+
+def test_what_failed_is_told_beside_what_was_measured(tmp_path):
+    """And that a first look is one."""
+    hparams = {"output_folder": str(tmp_path), "items": 3}
+    evaluations = [
+        reproduction.Evaluation(
+            name, "Base", "intent", "", {"output_folder": str(tmp_path / name)}
+        )
+        for name in ("IC", "other")
+    ]
+    (tmp_path / "IC").mkdir()
+    (tmp_path / "IC" / "summary.json").write_text('{"accuracy": 50.0}')
+    reproduction.report(hparams, evaluations, [])
+    _, report = read(tmp_path)
+    assert "| Base, measured |  |  |  |  | 50.0 |" in report
+    assert "- other, Base: failed" in report
+    assert "at most. These are no figures to compare" in report

@@ -407,3 +407,27 @@ def test_what_cannot_be_opened(tmp_path, caplog):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="cannot open the dataset"):
         open_hub(tmp_path / "empty")
+
+
+def test_rows_that_hold_no_samples_are_left_out(tmp_path, caplog):
+    arrays = [
+        {"array": [0.5, 0.25], "sampling_rate": 16000.0},
+        {"array": [0.5], "sampling_rate": None},
+        {"array": [0.5], "sampling_rate": 0.0},
+    ]
+    table = pa.table({"audio": arrays, "id": ["a", "b", "c"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    records = dict(read_hub(open_hub(tmp_path), "train", tmp_path / "out"))
+    assert list(records) == ["a"]
+    path = records["a"]["wav"].replace("{data_root}", str(tmp_path / "out"))
+    assert soundfile.read(path)[0].tolist() == [0.5, 0.25]
+    assert "b: its sampling_rate is None" in caplog.text
+    assert "c: its sampling_rate is 0.0" in caplog.text
+
+
+def test_numbers_of_styles_are_names(tmp_path):
+    audio = [{"bytes": b"x", "path": "a.wav"}, {"bytes": b"y", "path": "b.wav"}]
+    columns = {"audio": audio, "style": [1.0, float("nan")]}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    records = dict(read_hub(open_hub(tmp_path), "train", None))
+    assert records["a"]["style"] == "1.0" and "style" not in records["b"]

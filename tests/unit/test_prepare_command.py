@@ -2,9 +2,12 @@
 
 import json
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -195,3 +198,29 @@ def test_help(corpus, capsys):
     with pytest.raises(SystemExit, match="0"):
         command.main([corpus, "--help"])
     assert "--dry_run" in capsys.readouterr().out
+
+
+def test_a_dataset_without_a_validation_split_is_divided(tmp_path):
+    audio = [{"bytes": b"x", "path": f"{number}.wav"} for number in range(200)]
+    pq.write_table(pa.table({"audio": audio}), tmp_path / "train.parquet")
+    options = Namespace(
+        data_folder=str(tmp_path),
+        config=None,
+        keep=(),
+        splits=None,
+        audio_column=None,
+        text_column=None,
+        id_column=None,
+        speaker_column=None,
+        valid_share=0.2,
+        test_share=0.1,
+    )
+    splits = CORPORA["hub"].open(options)
+    found = {
+        part: [name for name, _ in read(None)] for part, read in splits.items()
+    }
+    assert sorted(sum(found.values(), [])) == sorted(map(str, range(200)))
+    assert 20 < len(found["valid"]) < 60 and 5 < len(found["test"]) < 40
+    options.valid_share = 1.0
+    with pytest.raises(ValueError, match="leave nothing to train with"):
+        CORPORA["hub"].open(options)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -561,3 +562,20 @@ def test_files_that_are_not_looked_at_are_named(tmp_path, warnings):
         (tmp_path / name).write_bytes(b"")
     assert [name for name, _ in read_folder(tmp_path)] == ["a"]
     assert "2 files are passed over, such as b.RAW, d.bin" in warnings()
+
+
+def test_names_that_are_no_text_and_pipes_are_passed_over(tmp_path, warnings):
+    (tmp_path / "a.wav").write_bytes(b"")
+    os.mkfifo(tmp_path / "b.wav")
+    (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"")
+    assert [name for name, _ in read_folder(tmp_path)] == ["a"]
+    assert "its name is not UTF-8; rename it" in warnings()
+
+
+@pytest.mark.parametrize("said", [["x"], {"en": "x"}, True])
+def test_a_text_that_is_none_is_refused(tmp_path, said):
+    (tmp_path / "a.wav").write_bytes(b"")
+    line = json.dumps({"file_name": "a.wav", "text": said})
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(ValueError, match="the text of a.wav is .*, no text"):
+        list(read_folder(tmp_path))

@@ -2,9 +2,11 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import jiwer
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,3 +157,27 @@ def test_recognizer_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(ImportError, match="pip install faster-whisper"):
         recognition.load_recognizer(tmp_path)
+
+
+def test_what_is_longer_than_whisper_hears_at_once(monkeypatch):
+    """It is heard alone, from time stamp to time stamp."""
+
+    class Pipeline:
+        type = "seq2seq_whisper"
+        feature_extractor = SimpleNamespace(chunk_length=1)
+
+        def __call__(self, inputs, **options):
+            many = isinstance(inputs, list)
+            assert many != bool(options.get("return_timestamps"))
+            heard = [
+                {"text": f" {len(item['raw'])}"}
+                for item in (inputs if many else [inputs])
+            ]
+            return heard if many else heard[0]
+
+    monkeypatch.setattr("transformers.pipeline", lambda *_, **__: Pipeline())
+    recognize = recognition.load_recognizer("whisper")
+    lengths = [16001, 8000, 20000, 16000]
+    found = recognize([torch.zeros(n) for n in lengths])
+    assert found == list(map(str, lengths))
+    assert recognize([torch.zeros(16001)]) == ["16001"]

@@ -90,3 +90,8 @@ def test_what_cannot_be_counted():
         added_toxicity([], [])
     with pytest.raises(ValueError):
         added_toxicity([0.1], [])
+
+
+def test_a_classifier_of_broken_weights_is_refused():
+    with pytest.raises(ValueError, match="its weights are damaged"):
+        added_toxicity([0.1, 0.2], [float("nan"), 0.3])

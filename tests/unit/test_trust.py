@@ -150,3 +150,11 @@ def test_copies_of_another_model_are_refused(tmp_path):
 def test_overrides_are_names_and_values():
     with pytest.raises(TypeError, match="overrides are a dict .* got 'a: 1'"):
         SpeechCodec.from_hparams("tinyspeech", overrides="a: 1")
+
+
+@pytest.mark.parametrize("name", ["../outside/part", "/outside", ".hidden"])
+def test_names_that_lead_to_another_folder_are_refused(tmp_path, name):
+    yaml = f"modules: {{}}\npretrainer:\n    '{name}': 1\n"
+    (tmp_path / "hyperparams.yaml").write_text(yaml)
+    with pytest.raises(UntrustedError, match="leads to another folder"):
+        check_folder(tmp_path, "hyperparams.yaml", {})

@@ -40,7 +40,10 @@ def _parser() -> argparse.ArgumentParser:
         one = corpora.add_parser(
             name, help=corpus.description, description=corpus.description
         )
-        one.add_argument("data_folder", help="the corpus, as it is unpacked")
+        one.add_argument(
+            "data_folder",
+            help="the corpus, as it is unpacked; of hub, a name as well",
+        )
         one.add_argument(
             "manifest_folder", help="of the manifests, such as train.json"
         )
@@ -78,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # It has a handler of its own.
+    logging.getLogger("huggingface_hub").propagate = False
     try:
         _run(options)
     except (OSError, ValueError, ImportError) as error:

@@ -55,10 +55,12 @@ def _read(
 
 
 def _hub_options(parser: ArgumentParser) -> None:
+    _shares(parser)
     parser.add_argument("--config", help="one of several configurations")
     for column in ("audio", "text", "id", "speaker"):
         parser.add_argument(
-            f"--{column}_column", help="default: the first that is usual"
+            f"--{column}_column",
+            help="default: the first usual one, as docs/your_data.md says",
         )
     parser.add_argument(
         "--keep", nargs="*", default=(), help="more columns for the manifest"
@@ -80,14 +82,20 @@ def _open_hub(options: Namespace) -> Splits:
         options.keep,
     )
     opened = hub_splits.open_hub(options.data_folder, options.config)
-    return {
+    splits = {
         split: partial(hub.read_hub, opened, split, columns=columns)
         for split in opened.splits
     }
+    return _divide_train(splits, options)
 
 
 def _text_option(parser: ArgumentParser, texts: Iterable[str]) -> None:
-    parser.add_argument("--text", choices=list(texts), default="normalized")
+    parser.add_argument(
+        "--text",
+        choices=list(texts),
+        default="normalized",
+        help="which of the texts; default: normalized",
+    )
 
 
 def _open_mls(options: Namespace) -> Splits:
@@ -162,19 +170,58 @@ def _shares(parser: ArgumentParser) -> None:
 def _divide(read: Callable[[], Iterator[Record]], options: Namespace) -> Splits:
     """Divide a corpus without splits, by what ids are hashed to."""
     valid, test = options.valid_share, options.test_share
-    if not (valid >= 0 and test >= 0 and valid + test < 1):
-        raise ValueError(
-            f"valid_share {valid} and test_share {test} leave nothing to "
-            "train with; name shares of less than 1 together"
-        )
+    _check_shares(valid, test)
     every = cache(lambda: tuple(read()))
-    ends = {"valid": valid, "test": valid + test, "train": 1.0}
+    ends = _ends(valid, test)
     shares = {"train": 1.0, "valid": valid, "test": test}
     return {
         part: partial(_part, every, ends, part)
         for part, share in shares.items()
         if share
     }
+
+
+def _divide_train(splits: Splits, options: Namespace) -> Splits:
+    """Take the shares that are asked for from the split ``train``."""
+    asked = {
+        "valid": options.valid_share,
+        "test": options.test_share,
+    }
+    there = [part for part, share in asked.items() if share and part in splits]
+    if there:
+        raise ValueError(
+            f"there is a split {there[0]}; leave --{there[0]}_share out"
+        )
+    if not any(asked.values()):
+        return splits
+    if "train" not in splits:
+        raise ValueError(
+            f"there is no split train to divide, only {', '.join(splits)}"
+        )
+    _check_shares(*asked.values())
+    # Its recordings are written once, by who asks first.
+    every: dict[Path | None, list[Record]] = {}
+
+    def read(part: str, save_folder: Path | None) -> Iterator[Record]:
+        if save_folder not in every:
+            every[save_folder] = list(splits["train"](save_folder))
+        ends = _ends(*asked.values())
+        return _part(lambda: every[save_folder], ends, part, None)
+
+    divided = ["train", *(part for part, share in asked.items() if share)]
+    return {**splits, **{part: partial(read, part) for part in divided}}
+
+
+def _check_shares(valid: float, test: float) -> None:
+    if not (valid >= 0 and test >= 0 and valid + test < 1):
+        raise ValueError(
+            f"valid_share {valid} and test_share {test} leave nothing to "
+            "train with; name shares of less than 1 together"
+        )
+
+
+def _ends(valid: float, test: float) -> dict[str, float]:
+    return {"valid": valid, "test": valid + test, "train": 1.0}
 
 
 def _part(

@@ -47,14 +47,15 @@ def read_table(
     [(2, {'id': '7', 'word': 'café'})]
     """
     content = io.StringIO(read_text(path), newline="")
-    table = csv.reader(content, delimiter=delimiter)
+    table = csv.reader(content, delimiter=delimiter, strict=True)
     try:
         names = next(table, [])
         missing = [column for column in columns if column not in names]
         if missing:
             raise ValueError(
-                f"{path} has no column {', '.join(missing)}; its columns "
-                f"should be {', '.join(columns)} and perhaps others"
+                f"{path} has no column {', '.join(missing)}, only "
+                f"{', '.join(names)}; its columns should be "
+                f"{', '.join(columns)} and perhaps others"
             )
         for cells in filter(any, table):
             if any(cells[len(names) :]):

@@ -89,6 +89,7 @@ def load_manifest(
     for name, item in items.items():
         problem = (
             problems.get(name)
+            or (None if _is_text(name) else "its id is no text")
             or _entry_problem(item, needs)
             or _transcript_problem(item)
             or _recording_problem(item, recordings)
@@ -224,6 +225,14 @@ def _report(
             if len(problems) > _MOST_WARNINGS
             else "",
         )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _entry_problem(item: Any, needs: Iterable[str]) -> str | None:

@@ -239,11 +239,12 @@ def fit_words(words: Iterable[Sequence[Any]], duration: float) -> list[list]:
     [['two', 0.25, 0.5], ['boats', 0.5, 1.2]]
     """
     spans, before = [list(span) for span in words], 0.0
-    if spans and not spans[-1][2] <= duration + _ROUNDING:
-        raise ValueError(
-            f"the alignment ends at {spans[-1][2]} s, the recording at "
-            f"{duration:.3f} s"
-        )
+    for _, _, end in spans:
+        if not end <= duration + _ROUNDING:
+            raise ValueError(
+                f"the alignment ends at {end} s, the recording at "
+                f"{duration:.3f} s"
+            )
     for span in spans:
         word, start, end = span[0], *(min(t, duration) for t in span[1:])
         if not before <= start <= end or (word and start == end):

@@ -242,10 +242,12 @@ class STSPArchive:
         name = f"{dataset}.{split}.jsonl"
         found = sorted((self.folder / "manifest").glob(f"*/{escape(name)}"))
         if len(found) != 1:
+            there = sorted((self.folder / "manifest").glob("*/*.jsonl"))
+            names = ", ".join(path.name for path in there) or "none"
             raise FileNotFoundError(
                 f"{len(found) or 'no'} files {name} in the folders of "
-                f"{self.folder / 'manifest'}; name a dataset and a split that "
-                "is there once"
+                f"{self.folder / 'manifest'}; there are {names}: name a dataset "
+                "and a split that is there once"
             )
         return found[0]
 

@@ -353,7 +353,8 @@ def _describe(
         raise CorpusError(
             f"{folder} holds a corpus of {found['utterances']} utterances in "
             f"{found['shards']} shards, and other ones are to be tokenized "
-            f"({len(items)} in {shards}); delete it or name another folder"
+            f"({len(items)} in {shards}), or the same with other texts, times "
+            "or durations; delete it or name another folder"
         )
     return digest
 

@@ -236,6 +236,7 @@ def load_text_tokenizer(source: str | Path) -> TextTokenizer:
         raise FileNotFoundError(
             f"no tokenizer in {source}: expected tokenizer.model or "
             "tokenizer.json"
+            + ("" if Path(source).is_dir() else ", or the Hub is out of reach")
         )
     return HubText(source)
 

@@ -114,7 +114,7 @@ def read_folder(
     paths = list(walk_audio(folder))
     if not paths:
         raise FileNotFoundError(f"no recording in {folder}")
-    report_passed_over(folder, paths)
+    report_passed_over(folder)
     entries = _read_tables(folder, paths)
     stems = [path.with_suffix("") for path in paths]
     twice = {s for s, n in zip(sorted(stems), sorted(stems)[1:]) if s == n}
@@ -142,7 +142,12 @@ def _read_beside(stem: Path) -> _Entry:
         if (path := _beside(stem, suffix)).is_file():
             try:
                 return read(path, entry.get("text"))
-            except (ValueError, TypeError, AttributeError) as error:
+            except (
+                ValueError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as error:
                 logger.warning("%s: no word times: %s", path, error)
     return entry
 
@@ -257,7 +262,7 @@ def _rows(table: Path) -> Iterator[tuple[str, _Entry]]:
 def _load(table: Path, line: str) -> dict[str, Any]:
     try:
         return dict(json.loads(line))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{table}: cannot read {line:.60} as a JSON object ({error}); "
             "correct the line"
@@ -273,7 +278,13 @@ def _entry(table: Path, row: Mapping[str, Any]) -> tuple[str, _Entry]:
     entry: _Entry = {}
     text, speaker = choose_column(row, TEXTS), choose_column(row, SPEAKERS)
     if text is not None and row[text] is not None:
-        entry["text"] = clean_text(row[text])
+        said = row[text]
+        if isinstance(said, bool) or not isinstance(said, (str, int)):
+            raise ValueError(
+                f"{table}: the {text} of {row['file_name']} is {said!r:.40}, no "
+                "text; correct it"
+            )
+        entry["text"] = clean_text(said)
     if speaker is not None and row[speaker] is not None:
         entry["speaker"] = str(row[speaker])
     return str(row["file_name"]), entry

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import soundfile
 from tqdm import tqdm
 
+from spiritlm_plugin.dataio.corpus.manifests import TEXT_KEYS
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.corpus.readers.hub_splits import (
     DatasetSplit,
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 AUDIO = ("audio", "speech")
 IDS = ("id", "audio_id", "utterance_id", "utt_id")
 # Columns that a manifest keeps where they are there.
+# What samples of a type are divided by.
+_SCALES = {"float32": 1, "float64": 1, "int16": 2**15, "int32": 2**31}
 KEPT = ("style", "emotion", "sentiment", "gender", "chapter_id", "book_id")
 _SUFFIX = r"\.[A-Za-z0-9]{1,5}$"
 # How files begin.
@@ -201,12 +204,20 @@ class _Reader:
         """Return what a manifest keeps of a row."""
         entry: dict[str, Any] = {}
         if self.text is not None and row[self.text] is not None:
-            entry["text"] = clean_text(row[self.text])
+            text = self._value(self.text, row)
+            if isinstance(text, bool) or not isinstance(text, (str, int)):
+                raise ValueError(
+                    f"{name}: the column {self.text} holds {text!r:.40}, no "
+                    "text; name another column (--text_column)"
+                )
+            entry["text"] = clean_text(text)
         if self.speaker is not None and row[self.speaker] is not None:
             entry["speaker"] = str(self._value(self.speaker, row))
         for column in self.kept:
-            if row[column] is not None:
-                entry[column] = self._value(column, row)
+            value = self._value(column, row)
+            if value is None or value != value:  # NaN stands for nothing
+                continue
+            entry[column] = str(value) if column in TEXT_KEYS else value
         if self.words is not None and row[self.words] and "text" in entry:
             try:
                 entry["words"] = timed_words(row[self.words], entry["text"])
@@ -219,16 +230,21 @@ class _Reader:
         value, names = row[column], self.labels.get(column, ())
         if isinstance(value, int) and 0 <= value < len(names):
             return names[value]
-        return value if isinstance(value, (str, int, float)) else str(value)
+        if isinstance(value, (str, int, float, list, dict, bytes, type(None))):
+            return value
+        return str(value)
 
 
 def _labels(schema: pa.Schema) -> dict[str, list[str]]:
     """Return the names of classes, as `datasets` notes them."""
-    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = noted.get("info", {}).get("features", {})
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted["info"]["features"].items()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
     return {
         column: feature["names"]
-        for column, feature in features.items()
+        for column, feature in features
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
 
@@ -291,7 +307,11 @@ def _write(
         if file in there:
             found.append(there[file])
             continue
-        content, path = _content(scalar)
+        try:
+            content, path = _content(scalar)
+        except ValueError as error:
+            logger.warning("%s: %s", file, error)
+            content = path = None
         if content is None:
             found.append(Path(PurePosixPath(path)) if path else None)
             continue
@@ -326,9 +346,14 @@ def _content(scalar: pa.Scalar) -> tuple[bytes | None, str | None]:
 
 
 def _wav(samples: np.ndarray, rate: int) -> bytes:
+    if not isinstance(rate, (int, float)) or not 1 <= rate == int(rate):
+        raise ValueError(f"its sampling_rate is {rate!r}")
+    scale = _SCALES.get(samples.dtype.name)
+    if scale is None:
+        raise ValueError(f"its array is of {samples.dtype}, no samples")
     content = io.BytesIO()
-    samples = samples.astype(np.float32)
-    soundfile.write(content, samples, rate, format="WAV", subtype="FLOAT")
+    samples = samples.astype(np.float32) / scale
+    soundfile.write(content, samples, int(rate), format="WAV", subtype="FLOAT")
     return content.getvalue()
 
 

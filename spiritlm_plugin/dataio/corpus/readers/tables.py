@@ -144,8 +144,19 @@ def walk_audio(folder: str | Path) -> Iterator[Path]:
         for name in sorted(files):
             path = Path(place, name)
             is_audio = path.suffix.lower() in AUDIO_SUFFIXES
-            if is_audio and not name.startswith("."):
-                yield path
+            if not is_audio or name.startswith("."):
+                continue
+            if path.exists() and not path.is_file():
+                continue  # a pipe, whose end may never come
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:
+                logger.warning(
+                    "%a is left out: its name is not UTF-8; rename it",
+                    str(path),
+                )
+                continue
+            yield path
 
 
 def recordings_by_stem(paths: Iterable[Path]) -> dict[str, Path]:
@@ -201,24 +212,22 @@ def check_split(split: str, splits: Collection[str], where: str | Path) -> None:
         )
 
 
-def report_passed_over(folder: Path, paths: Iterable[Path]) -> None:
+def report_passed_over(folder: Path) -> None:
     """Report files below a folder whose names say neither audio nor text.
 
     Example
     -------
-    >>> report_passed_over(tmp, [])
+    >>> report_passed_over(tmp)
     """
-    known = {*paths}
     others = [
         path
         for path in sorted(folder.rglob("*"))
-        if path not in known
-        and path.suffix.lower() not in _BESIDE
+        if path.suffix.lower() not in _BESIDE | AUDIO_SUFFIXES
         and not path.name.startswith(".")
         and path.is_file()
     ]
     if others:
-        names = ", ".join(path.name for path in others[:_SHOWN])
+        names = ", ".join(ascii(path.name)[1:-1] for path in others[:_SHOWN])
         logger.warning(
             "%s: %d files are passed over, such as %s; name recordings by a "
             "suffix of audio, such as .wav",
