@@ -175,7 +175,9 @@ def test_what_is_longer_than_whisper_hears_at_once(monkeypatch):
             ]
             return heard if many else heard[0]
 
-    monkeypatch.setattr("transformers.pipeline", lambda *_, **__: Pipeline())
+    for module in ("transformers", "transformers.pipelines"):
+        patched = f"{module}.pipeline"
+        monkeypatch.setattr(patched, lambda *_, **__: Pipeline())
     recognize = recognition.load_recognizer("whisper")
     lengths = [16001, 8000, 20000, 16000]
     found = recognize([torch.zeros(n) for n in lengths])
