@@ -300,7 +300,7 @@ def test_tts_of_an_oracle(evaluate, answers, monkeypatch, tmp_path):
     folder = tmp_path / "out"
     report = (folder / "report.md").read_text()
     for name in ("WER", "CER", "original_WER"):
-        assert f"| {name} | 0.0 | 0.0 to 0.0 |  |" in report
+        assert f"| {name} | 0.0 |  |  |" in report
     assert len(list((folder / "wavs").iterdir())) == 4
     assert (folder / "durations.png").stat().st_size > 5_000
     settings = json.loads((folder / "settings.json").read_text())
@@ -358,7 +358,7 @@ def test_intents_of_an_oracle(evaluate, answers, tmp_path):
     answers(ORACLES["intent"])
     summary, rows = evaluate("intent")
     assert summary["accuracy"] == 100 and summary["labels"] == 3
-    assert summary["accuracy_interval"] == [100, 100]
+    assert summary["accuracy_interval"] is None  # few, and alike
     assert rows[2]["predicted"] == "stop music none"
     assert (tmp_path / "out" / "confusion.png").stat().st_size > 5_000
 

@@ -354,13 +354,13 @@ def test_report(reported):
     assert [f["WER"] for f in summary.values()] == [0, 100, 0, 0, 0]
     predicted = summary["base, durations predicted"]
     assert set(predicted) == {"bits_per_second"} | words
-    assert base["WER_interval"] == [100, 100]
+    assert base["WER_interval"] is None  # few, and alike
     for name in ("style_accuracy", "f0_frame_error", "unit_edit_distance"):
-        low, high = base[f"{name}_interval"]
+        low, high = base[f"{name}_interval"] or [base[name]] * 2
         assert low <= base[name] <= high
     text = (reported / "report.md").read_text()
     assert "| recognizer | whisper |" in text and "| utterances | 4 |" in text
-    assert "| 100.0 (100.0 to 100.0) |" in text and "| empty_" not in text
+    assert "| 100.0 |" in text and "| empty_" not in text
     assert "F0 frame error" in text and "WER" in text
     assert "| test1 | boats | boats | boots | boats | boats |" in text
     rows = read_rows(reported)
