@@ -307,6 +307,7 @@ class SpeechCodec(Pretrained):
         seeds = None if seed is None else draw_seeds(seed, len(items))
         if global_style is not None:
             global_style = whole_number("global_style", global_style, least=0)
+            self.mods.vocoder.style_id(global_style)
         if not items:
             return pad_waveforms([])
         with self.inference_ctx:

@@ -156,6 +156,23 @@ class UnitVocoder(nn.Module):
         known = ", ".join(f"{i} ({s})" for i, s in enumerate(self.speakers))
         raise ValueError(f"unknown speaker {speaker!r}; known: {known}")
 
+    def style_id(self, global_style: int | None) -> int:
+        """Return the number of a global style, the default's of None.
+
+        Raises
+        ------
+        ValueError
+            If there is no such style.
+        """
+        if global_style is None:
+            return self.default_global_style
+        count = self._size("global_style")
+        if not 0 <= global_style < count:
+            raise ValueError(
+                f"unknown global style {global_style}; this vocoder has {count}"
+            )
+        return global_style
+
     def speaker_of(self, phonetic: Tensor) -> int:
         """Return the speaker that units sound like, or else the default.
 
@@ -333,13 +350,7 @@ class UnitVocoder(nn.Module):
             If a unit is out of range, pitch is missing, or the global style
             is unknown.
         """
-        if global_style is None:
-            global_style = self.default_global_style
-        elif not 0 <= global_style < self._size("global_style"):
-            raise ValueError(
-                f"unknown global style {global_style}; this vocoder has "
-                f"{self._size('global_style')}"
-            )
+        global_style = self.style_id(global_style)
         skip = [0] * len(units) if skip is None else skip
         seeds = [None] * len(units) if seeds is None else seeds
         units = [self._complete(u, seed) for u, seed in zip(units, seeds)]

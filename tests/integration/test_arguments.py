@@ -227,6 +227,11 @@ SHOTS = [(SpeechUnits([1, 2]), "a cat")]
             r"labels\[1\]",
         ),
         (
+            lambda lm: lm.decode_batch([], global_style=10**30),
+            ValueError,
+            "unknown global style",
+        ),
+        (
             lambda lm: Reader(lm, candidates=10**9),
             ValueError,
             "candidates must be at most 256",
