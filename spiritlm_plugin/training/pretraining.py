@@ -105,6 +105,7 @@ class LanguageModelBrain(TrainingBrain):
     def init_optimizers(self) -> None:
         """Make the optimizer; sharded weights are saved with its state."""
         model = self.modules.model
+        self._operations = operations_of(unwrap(model).model)
         self.optimizer = self.opt_class(weight_groups(unwrap(model).model))
         self.optimizers_dict = {"optimizer": self.optimizer}
         states = {"model": unwrap(model), "optimizer": self.optimizer}
@@ -116,10 +117,10 @@ class LanguageModelBrain(TrainingBrain):
         """Set the seed, and the rate of this step."""
         super().on_fit_batch_start(batch, should_step)
         self.hparams.scheduler(self.optimizer, self.optimizer_step + 1)
-        attended = float((batch.positions + 1).sum())
         tokens = batch.ids.numel()
-        model = unwrap(self.modules.model).model
-        self.speed.count(operations_of(model, attended, tokens), tokens=tokens)
+        attended = float((batch.positions + 1).sum())
+        of_token, of_pair = self._operations
+        self.speed.count(of_token * tokens + of_pair * attended, tokens=tokens)
 
     @contextmanager
     def no_sync(self, use: bool = True) -> Iterator[None]:

@@ -123,8 +123,8 @@ def _memory(device: torch.device) -> float:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def operations_of(model: nn.Module, attended: float, tokens: int) -> float:
-    """Return the products and sums of a step of a decoder, both directions.
+def operations_of(model: nn.Module) -> tuple[float, float]:
+    """Return the products and sums of a decoder, in both directions.
 
     Source: Chowdhery et al., "PaLM", 2022, appendix B; attention counted over
     what tokens do attend to.
@@ -133,16 +133,19 @@ def operations_of(model: nn.Module, attended: float, tokens: int) -> float:
     ---------
     model : transformers.PreTrainedModel
         The decoder.
-    attended : float
-        Of all tokens together, to how many each attends, itself among them.
-    tokens : int
-        How many there are.
+
+    Returns
+    -------
+    of_token : float
+        For each token, by the weights.
+    of_pair : float
+        For each token that a token attends to, itself among them.
 
     Example
     -------
     >>> lm = SpiritLM.from_release(checkpoints, "base").mods.language_model
-    >>> one, other = (operations_of(lm.model, 3, n) for n in (2, 4))
-    >>> 1.9 < other / one < 2
+    >>> of_token, of_pair = operations_of(lm.model)
+    >>> of_token > of_pair > 0
     True
     """
     looked_up = model.get_input_embeddings().weight  # type: ignore[operator]
@@ -151,5 +154,4 @@ def operations_of(model: nn.Module, attended: float, tokens: int) -> float:
     if looked_up is not head:
         weights -= looked_up.numel()
     config: Any = model.config
-    width = config.num_hidden_layers * config.hidden_size
-    return 6 * weights * tokens + 12 * width * attended
+    return 6 * weights, 12 * config.num_hidden_layers * config.hidden_size
