@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,13 @@ from torch.utils.data import DataLoader
 from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.writing import write_wav
-from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.dataio.stream.packed_loader import (
     PackedBatch,
-    PackedLoader,
 )
 from spiritlm_plugin.dataio.stream.packing import labels_of
 from spiritlm_plugin.dataio.stream.sources import (
     load_corpora,
     load_texts,
-    make_sources,
 )
 from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
@@ -39,24 +35,20 @@ from spiritlm_plugin.lobes.language_model import (
 )
 from spiritlm_plugin.lobes.language_model_start import start_language_model
 from spiritlm_plugin.metrics.modalities import ModalityFigures
+from spiritlm_plugin.training.pretraining_stream import (
+    StreamSettings,
+    shares_of,
+)
 from spiritlm_plugin.training.samples import Sampler
 from spiritlm_plugin.training.sharding import ShardedState, shard
 from spiritlm_plugin.training.speed import operations_of
 from spiritlm_plugin.training.trainer import TrainingBrain, unwrap
-from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.files import safe_file_name
-from spiritlm_plugin.utils.processes import rank_and_world_size
 
 
-class PretrainingSettings(TrainingSettings):
+class PretrainingSettings(StreamSettings):
     """What the training of a language model reads."""
 
-    corpus_folders: list[str] | None
-    text_files: list[str] | None
-    valid_text_files: list[str] | None
-    mode: str
-    shares: dict[str, dict[str, float | None]]
-    documents: Any
     codec: str
     codec_hparams: str
     pretrained: str | None
@@ -68,12 +60,6 @@ class PretrainingSettings(TrainingSettings):
     lora: dict[str, Any]
     activation_checkpointing: bool
     fsdp: bool
-    epoch_steps: int
-    valid_steps: int
-    step_rows: int
-    row_tokens: int
-    chunk_rows: int
-    workers: int
     loss_weights: dict[str, float]
     sample_count: int
     judged_count: int
@@ -295,111 +281,6 @@ def make_language_model(
     if hparams["lora"]["r"]:
         add_adapters(lm, hparams["lora"])
     return lm
-
-
-def shares_of(hparams: PretrainingSettings) -> dict[str, float]:
-    """Return the share of each form of document in the mode that is named.
-
-    Example
-    -------
-    >>> shares = {"all": {"text": 1, "speech": 2, "asr": None}}
-    >>> shares_of({"mode": "all", "shares": shares})
-    {'text': 1, 'speech': 2}
-    """
-    mode, modes = hparams["mode"], hparams["shares"]
-    if mode not in modes:
-        raise ValueError(
-            f"no such mode: {mode!r}; there are {', '.join(modes)}"
-        )
-    # An override can leave a form out by null, and by nothing else.
-    return {form: share for form, share in modes[mode].items() if share}
-
-
-def make_mixture(
-    hparams: PretrainingSettings,
-    vocabulary: Vocabulary,
-    parts: Mapping[str, str],
-    split: str,
-) -> Mixture:
-    """Return the stream of a split.
-
-    Arguments
-    ---------
-    hparams : PretrainingSettings
-        The recipe's.
-    vocabulary : Vocabulary
-        Of the language model.
-    parts : dict
-        `fingerprints` of the tokenizer that the corpora must come from.
-    split : str
-        ``"train"`` or ``"valid"``.
-    """
-    shares = shares_of(hparams)
-    files = {
-        "train": hparams["text_files"],
-        "valid": hparams["valid_text_files"],
-    }[split]
-    texts = load_texts(files) if files else None
-    corpus = None
-    if texts is None or set(shares) != {"text"}:
-        corpus = load_corpora(hparams["corpus_folders"] or (), split, parts)
-    return Mixture(
-        make_sources(shares, corpus, texts),
-        vocabulary,
-        hparams["documents"],
-        hparams["row_tokens"],
-        hparams["seed"],
-        hparams["chunk_rows"],
-    )
-
-
-def make_loaders(
-    hparams: PretrainingSettings,
-    run_opts: Any,
-    train_mixture: Mixture,
-    valid_mixture: Mixture,
-) -> tuple[PackedLoader, DataLoader]:
-    """Return this process's share of the stream, and of its validation.
-
-    Arguments
-    ---------
-    hparams : PretrainingSettings
-        The recipe's.
-    run_opts : RunOptions
-        As of `load_recipe`.
-    train_mixture, valid_mixture : Mixture
-        Of `make_mixture`.
-    """
-    steps = hparams["number_of_epochs"] * hparams["epoch_steps"]
-    last = getattr(hparams.get("scheduler"), "total_steps", steps)
-    if last < steps:
-        raise ValueError(
-            f"the schedule of the rate ends after {last} steps, and there are "
-            f"{steps}; correct total_steps in the YAML file"
-        )
-    rank, size = rank_and_world_size()
-    rows = hparams["step_rows"]
-    accumulation = run_opts.get("grad_accumulation_factor", 1)
-    loader = PackedLoader(
-        train_mixture,
-        rows,
-        hparams["epoch_steps"],
-        accumulation,
-        hparams["workers"],
-        rank,
-        size,
-    )
-    valid = PackedLoader(
-        valid_mixture,
-        rows,
-        hparams["valid_steps"],
-        accumulation,
-        rank=rank,
-        world_size=size,
-    )
-    # A list is a dataset, which torch's types do not know.
-    batches: Any = list(islice(valid, len(valid)))
-    return loader, DataLoader(batches, batch_size=None)
 
 
 def prepare_validation(

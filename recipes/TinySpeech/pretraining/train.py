@@ -23,9 +23,11 @@ from spiritlm_plugin.training.pretraining import (
     LanguageModelBrain,
     PretrainingSettings,
     make_language_model,
+    prepare_validation,
+)
+from spiritlm_plugin.training.pretraining_stream import (
     make_loaders,
     make_mixture,
-    prepare_validation,
 )
 from spiritlm_plugin.training.sharding import full_state
 from spiritlm_plugin.utils.recipes import load_recipe, run
