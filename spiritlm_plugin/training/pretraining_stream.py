@@ -33,7 +33,7 @@ class StreamSettings(TrainingSettings):
     valid_steps: int
     step_rows: int
     row_tokens: int
-    chunk_rows: int
+    attend_across: bool
     workers: int
 
 
@@ -89,7 +89,7 @@ def make_mixture(
         hparams["documents"],
         hparams["row_tokens"],
         hparams["seed"],
-        hparams["chunk_rows"],
+        hparams["attend_across"],
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.stream.documents import FORMS, DocumentMaker
-from spiritlm_plugin.dataio.stream.interleaving import DocumentError, Utterance
+from spiritlm_plugin.dataio.stream.utterances import DocumentError, Utterance
 from spiritlm_plugin.dataio.units.segments import (
     Reading,
     Speech,

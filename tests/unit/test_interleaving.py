@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.stream.interleaving import (
-    DocumentError,
-    Utterance,
+    SpokenWords,
     draw_spans,
     interleave,
+)
+from spiritlm_plugin.dataio.stream.utterances import (
+    DocumentError,
+    Utterance,
 )
 from spiritlm_plugin.dataio.units.segments import Speech, Text
 from spiritlm_plugin.dataio.units.units import Kind, SpeechUnits
@@ -47,7 +50,7 @@ def test_both_modalities_come_first_and_all_lengths_come():
 def test_each_word_comes_once_in_its_place(count, expressive, seed):
     utterance = make_utterance(count, expressive=expressive)
     spans = draw_spans(count, (1, 4), (1, 4), Random(seed))
-    segments = interleave(utterance, spans)
+    segments = interleave(SpokenWords([utterance]), spans)
     assert len(segments) == len(spans)
     for segment, (is_text, first, end) in zip(segments, spans):
         if is_text:
@@ -67,9 +70,9 @@ def test_each_word_comes_once_in_its_place(count, expressive, seed):
 def test_units_are_deduplicated_inside_a_span_and_not_across():
     units = SpeechUnits([5] * 20 + [6] * 10 + [5] * 20)
     utterance = Utterance(units, "a b", ["a", "b"], [(0, 0.6), (0.6, 2)])
-    one = interleave(utterance, [(False, 0, 2)])
+    one = interleave(SpokenWords([utterance]), [(False, 0, 2)])
     assert one[0].stream.to_string() == "[Hu5][Hu6][Hu5]"
-    two = interleave(utterance, [(False, 0, 1), (True, 1, 2)])
+    two = interleave(SpokenWords([utterance]), [(False, 0, 1), (True, 1, 2)])
     assert two[0].stream.to_string() == "[Hu5]"
     assert two[1] == Text("b")
 
@@ -79,7 +82,7 @@ def test_a_word_too_short_for_a_unit_is_text():
     times = [(0.1, 0.401), (0.401, 0.415), (0.415, 1.9)]
     utterance = Utterance(units, "so a cat", ["so", "a", "cat"], times)
     spans = [(False, 0, 1), (False, 1, 2), (False, 2, 3)]
-    kinds = [type(s) for s in interleave(utterance, spans)]
+    kinds = [type(s) for s in interleave(SpokenWords([utterance]), spans)]
     assert kinds == [Speech, Text, Speech]
 
 

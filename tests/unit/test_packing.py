@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import weakref
+from collections import Counter
 from itertools import islice
 
 import numpy as np
@@ -13,69 +14,74 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.stream.documents import DocumentMaker
-from spiritlm_plugin.dataio.stream.mixing import Mixture, Source
+from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
 from spiritlm_plugin.dataio.stream.packing import best_fit, labels_of, pack
+from spiritlm_plugin.dataio.stream.reading import Source
 from spiritlm_plugin.dataio.units.segments import Text
 from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import new_language_model
 
 SIZE = 64
-LENGTHS = st.lists(st.integers(1, SIZE), max_size=60)
-
-
-@given(LENGTHS)
-def test_best_fit_places_each_document_once(lengths):
-    rows = best_fit(lengths, SIZE)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    filled = [sum(lengths[i] for i in row) for row in rows]
-    assert all(0 < total <= SIZE for total in filled)
-    # No two rows would fit into one: at most one is less than half full.
-    assert sum(total <= SIZE / 2 for total in filled) <= 1
+LENGTHS = st.lists(st.integers(1, 3 * SIZE), min_size=1, max_size=60)
 
 
 def documents_of(lengths):
     return [np.arange(n) + 1000 * i + 1 for i, n in enumerate(lengths)]
 
 
-@given(st.lists(st.integers(1, 3 * SIZE), min_size=1, max_size=30))
-def test_packing_keeps_documents_whole(lengths):
-    documents = documents_of(lengths)
+def pack_all(lengths):
+    """Return as many rows as the documents can fill."""
+    rows = sum(lengths) // SIZE
     generator = np.random.default_rng(0)
-    ids, positions = pack(documents, SIZE, 0, generator)
-    assert ids.shape == positions.shape and ids.shape[1] == SIZE
-    found = {}
-    for row, places in zip(ids, positions):
-        starts = np.flatnonzero(places == 0)
-        for piece in np.split(row, starts[1:]):
-            if piece[0]:
-                found[int(piece[0])] = piece
-    pieces = [
-        piece
-        for ids in documents
-        for piece in np.split(ids, range(SIZE, len(ids), SIZE))
-        if len(piece)
+    return pack(documents_of(lengths), rows, SIZE, generator)
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_best_fit_places_each_document_once(lengths, rows):
+    places, left = best_fit(lengths, rows, SIZE)
+    assert len(places) == rows
+    placed = [i for row in places for i in row]
+    assert sorted([*placed, *left]) == list(range(len(lengths)))
+    filled = [sum(lengths[i] for i in row) for row in places]
+    assert all(total <= SIZE for total in filled)
+    # What is left would fit into no row.
+    assert all(t + lengths[i] > SIZE for i in left for t in filled)
+
+
+@given(LENGTHS)
+def test_rows_are_full_of_documents(lengths):
+    ids, positions = pack_all(lengths)
+    assert ids.shape == positions.shape == (sum(lengths) // SIZE, SIZE)
+    flat, starts = ids.flatten(), np.flatnonzero(positions.flatten() == 0)
+    pieces = np.split(flat, starts[1:]) if len(flat) else []
+    found = [token for piece in pieces for token in piece.tolist()]
+    assert len({*found}) == len(found) == ids.size
+    for piece in pieces:  # each is of one document, in its order
+        assert (np.diff(piece) == 1).all()
+    whole = {(int(p[0]), len(p)) for p in pieces}
+    cut = [
+        i
+        for i, length in enumerate(lengths)
+        if (1000 * i + 1, length) not in whole
     ]
-    assert sorted(found) == sorted(int(piece[0]) for piece in pieces)
-    for piece in pieces:
-        assert found[int(piece[0])].tolist() == piece.tolist()
+    # Documents are cut where they do not fit in, and at the end.
+    _, left = best_fit(lengths, sum(lengths) // SIZE, SIZE)
+    assert {*cut} <= {*left}
 
 
-def test_little_is_padding():
-    lengths = np.random.default_rng(0).integers(5, 60, 2000)
-    ids, _ = pack(documents_of(lengths), 512, 0, np.random.default_rng(0))
-    assert (ids != 0).mean() > 0.99
+def test_what_does_not_fill_the_rows_is_refused():
+    with pytest.raises(ValueError, match="9 tokens do not fill 2 rows of 5"):
+        pack(documents_of([4, 5]), 2, 5, np.random.default_rng(0))
 
 
-@given(LENGTHS.filter(bool))
+@given(LENGTHS)
 def test_each_token_predicts_the_next_of_its_document(lengths):
-    generator = np.random.default_rng(0)
-    packed = pack(documents_of(lengths), SIZE, 0, generator)
-    ids, positions = map(torch.from_numpy, packed)
+    ids, positions = map(torch.from_numpy, pack_all(lengths))
     labels = labels_of(ids, positions)
     predicted = labels >= 0
-    assert int(predicted.sum()) == sum(lengths) - len(lengths)
+    assert int(predicted.sum()) == int((positions[:, 1:] > 0).sum())
     assert torch.equal(labels[predicted], ids[predicted] + 1)
 
 
@@ -90,8 +96,9 @@ def test_documents_in_a_row_do_not_see_each_other(vocabulary, training):
         "num_attention_heads": 2,
     }
     model = new_language_model(config, vocabulary).train(training)
-    documents = torch.randperm(49)[:23].add(1).split([7, 3, 12, 1])
-    packed = pack(documents, 16, 0, np.random.default_rng(1))
+    documents = torch.randperm(49)[:32].add(1).split([7, 3, 12, 9, 1])
+    arrays = [document.numpy() for document in documents]
+    packed = pack(arrays, 2, 16, np.random.default_rng(1))
     ids, positions = (torch.from_numpy(x).long() for x in packed)
     with torch.no_grad():
         logits = model(ids, positions=positions)
@@ -113,11 +120,9 @@ def make_row(index, generator):
     times = np.arange(words + 1) * 0.4
     return {
         "utterance": f"u{index}",
-        "phonetic_units": torch.from_numpy(
-            generator.integers(0, 20, 10 * words)
-        ),
-        "pitch_units": torch.from_numpy(generator.integers(0, 4, 5 * words)),
-        "style_units": torch.from_numpy(generator.integers(0, 3, words)),
+        "phonetic_units": generator.integers(0, 20, 10 * words).tolist(),
+        "pitch_units": generator.integers(0, 4, 5 * words).tolist(),
+        "style_units": generator.integers(0, 3, words).tolist(),
         "text": " ".join(["cat"] * words),
         "words": [
             {"word": "cat", "start": float(start), "end": float(end)}
@@ -139,7 +144,7 @@ def make_mixture(vocabulary, rows, shares=(1, 1, 1), **options):
         form: Source(texts if form == "text" else rows, form, share)
         for form, share in zip(forms, shares)
     }
-    options = {"size": SIZE * 2, "seed": 3, "chunk_rows": 16} | options
+    options = {"size": SIZE * 2, "seed": 3} | options
     maker = DocumentMaker((1, 3), (1, 3))
     return Mixture(sources, vocabulary, maker, **options)
 
@@ -150,7 +155,7 @@ def test_a_chunk_depends_on_the_seed_and_its_number(vocabulary, rows):
     for number in (0, 4):
         for ours, theirs in zip(one.chunk(number), other.chunk(number)):
             assert torch.equal(ours, theirs)
-    assert not torch.equal(one.chunk(0)[0][0], one.chunk(1)[0][0])
+    assert not torch.equal(one.chunk(0)[0][0], one.chunk(3)[0][0])
     third = make_mixture(vocabulary, rows, seed=4)
     assert not torch.equal(one.chunk(0)[0][0], third.chunk(0)[0][0])
 
@@ -162,53 +167,86 @@ def documents_in(chunk):
     return [piece.tolist() for piece in pieces if len(piece) > 1]
 
 
-def test_shares_are_kept_and_each_epoch_reads_all(vocabulary, rows):
-    mixture = make_mixture(vocabulary, rows, shares=(1, 2, 1))
-    markers, eos = vocabulary.markers, vocabulary.eos_id
-    start = len(vocabulary.text.prompt_start)
-    tokens, texts = {"text": 0, "speech": 0}, []
-    chunks = [mixture.chunk(i) for i in range(12)]
-    for document in (d for chunk in chunks for d in documents_in(chunk)):
-        assert document[-1] == eos
-        both = {markers["text"], markers["speech"]} <= set(document)
-        if not both and document[start] == markers["text"]:
-            segments = vocabulary.decode(document)
-            if segments[0].text.startswith("the"):
-                tokens["text"] += len(document)
-                texts.append(segments[0].text)
-        if not both and document[start] == markers["speech"]:
-            tokens["speech"] += len(document)
-    total = sum(chunk[0].numel() for chunk in chunks)
-    assert tokens["text"] / total == pytest.approx(1 / 4, abs=0.03)
-    assert tokens["speech"] / total == pytest.approx(1 / 2, abs=0.12)
-    # 90 texts, of seven kinds, in each epoch.
-    epoch = texts[: len(texts) // 90 * 90]
-    counts = {t: epoch.count(t) / len(epoch) for t in set(epoch)}
-    assert len(counts) == 7
-    assert all(abs(c - 1 / 7) < 0.03 for c in counts.values())
+def kinds_of(vocabulary, chunk):
+    """Return the number of tokens of text, of speech, and of both."""
+    markers = vocabulary.markers
+    counts = Counter()
+    for document in documents_in(chunk):
+        found = {markers["text"], markers["speech"]} & {*document}
+        kind = {markers["text"]: "text", markers["speech"]: "speech"}
+        # What is left of a cut document has no marker.
+        name = "both" if len(found) == 2 else kind[found.pop()] if found else "unknown"
+        counts[name] += len(document)
+    return counts
+
+
+@pytest.mark.parametrize("blank", [0, 9])
+def test_shares_are_kept_whatever_cannot_be_used(vocabulary, rows, blank):
+    texts = [{"text": "the mat"}, *[{"text": " "}] * blank] * 20
+    wordless = [row | {"words": []} for row in rows for _ in range(blank)]
+    sources = {
+        "text": Source(texts, "text", 1),
+        "words": Source([*rows, *wordless], "words", 2),
+        "speech": Source(rows, "speech", 3.5),
+    }
+    mixture = Mixture(sources, vocabulary, DocumentMaker(), size=256, seed=1)
+    counts = Counter()
+    for number in range(244):  # a million tokens
+        source = mixture._turns[number]
+        counts[[*sources][source]] += mixture.chunk(number)[0].numel()
+    shares = [counts[name] / counts.total() for name in sources]
+    wanted = [1 / 6.5, 2 / 6.5, 3.5 / 6.5]
+    assert shares == pytest.approx(wanted, abs=0.005)
+    assert {*kinds_of(vocabulary, mixture.chunk(0))} <= {
+        "speech",
+        "unknown",
+    }
+
+
+def test_each_epoch_reads_all(vocabulary):
+    texts = [{"text": f"{'a ' * (i % 7)}{i}"} for i in range(9000)]
+    mixture = Mixture(
+        {"text": Source(texts, "text")}, vocabulary, DocumentMaker(), 512, 1
+    )
+    places = mixture._readers[0].places
+    for epoch in range(2):
+        seen = Counter()
+        for number in range(epoch * places.count, (epoch + 1) * places.count):
+            for ids in documents_in(mixture.chunk(number)):
+                if ids[-1] == vocabulary.eos_id:
+                    seen[vocabulary.decode(ids)[0].text] += 1
+        # Some are cut where a chunk ends, and some begin two.
+        assert len(seen) > 0.97 * len(texts)
+        assert seen.total() < 1.03 * len(texts)
+    starts = [places[i] for i in range(2 * places.count)]
+    assert len({place.offset for place in starts}) == len(starts)
 
 
 def test_bad_rows_are_named_and_left_out(vocabulary, rows, caplog):
     bad = {
         "backwards": {"words": rows[0]["words"][::-1]},
-        "wordless": {"words": []},
         "too long": {
             "words": [*rows[0]["words"], {"word": "x", "start": 9, "end": 99}]
         },
-        "of another tokenizer": {"phonetic_units": torch.tensor([400] * 60)},
-        "unitless": {"phonetic_units": torch.tensor([])},
+        "of another tokenizer": {"phonetic_units": [400] * 60},
     }
     odd = [rows[0] | change | {"utterance": n} for n, change in bad.items()]
+    silent = [
+        rows[0] | {"utterance": "wordless", "words": []},
+        rows[0] | {"utterance": "unitless", "phonetic_units": []},
+    ]
     brackets = rows[0] | {"utterance": "brackets", "text": "a [Hu3] [Speech]"}
     brackets["words"] = [word | {"word": "[Hu3]"} for word in rows[0]["words"]]
-    corpus = [*rows[:6], *odd, brackets]
+    corpus = [*rows[:6], *odd, *silent, brackets]
     with caplog.at_level(logging.WARNING):
         mixture = make_mixture(vocabulary, corpus)
         documents = [
-            d for i in range(3) for d in documents_in(mixture.chunk(i))
+            d for i in range(9) for d in documents_in(mixture.chunk(i))
         ]
     for name in bad:
         assert f"{name} (interleaved) is left out" in caplog.text
+        assert caplog.text.count(f"{name} (interleaved)") == 1
+    assert "2 of 12 utterances (interleaved) lack what is needed" in caplog.text
     assert "u0" not in caplog.text and "brackets" not in caplog.text
     segments = [s for d in documents for s in vocabulary.decode(d)]
     written = [s.text for s in segments if isinstance(s, Text)]
@@ -217,9 +255,83 @@ def test_bad_rows_are_named_and_left_out(vocabulary, rows, caplog):
 
 
 def test_a_source_of_nothing_but_bad_rows_is_refused(vocabulary, rows):
-    bad = [row | {"words": []} for row in rows]
-    with pytest.raises(ValueError, match="no document can be made of the"):
-        make_mixture(vocabulary, bad)
+    backwards = [row | {"words": row["words"][::-1]} for row in rows]
+    for bad in ([row | {"words": []} for row in rows], backwards):
+        with pytest.raises(ValueError, match="no document can be made of the"):
+            make_mixture(vocabulary, bad)
+
+
+def test_long_texts_are_read_in_parts(vocabulary):
+    words = [f"{i:05d}" for i in range(20_000)]
+    rows = [{"text": " ".join(words)}, {"text": "a cat"}]
+    mixture = Mixture(
+        {"text": Source(rows, "text")}, vocabulary, DocumentMaker(), 512, 1
+    )
+    count = mixture._readers[0].places.count
+    seen = {
+        int(word)
+        for number in range(count)
+        for ids in documents_in(mixture.chunk(number))
+        for segment in vocabulary.decode(ids)
+        for word in segment.text.split()
+        if len(word) == 5 and word.isdigit()
+    }
+    assert len(seen) > 0.95 * len(words)
+
+
+def make_chapters(rows):
+    """Return rows of four chapters, of ten utterances each."""
+    return [
+        row | {"group": f"c{i // 10}", "position": i % 10, "text": f"n {i}"}
+        for i, row in enumerate(rows)
+    ]
+
+
+def test_documents_are_as_long_as_the_context(vocabulary, rows):
+    chapters = make_chapters(rows)
+    sources = {"text": Source(chapters, "text")}
+    maker = DocumentMaker(document_tokens=4096)
+    mixture = Mixture(sources, vocabulary, maker, size=4096, seed=1)
+    said = [
+        vocabulary.decode(ids)[0].text
+        for number in range(5)
+        for ids in documents_in(mixture.chunk(number))
+        if ids[-1] == vocabulary.eos_id
+    ]
+    numbers = [[*map(int, t.replace("n", " ").split())] for t in said]
+    assert any(len(some) == 10 for some in numbers)
+    for some in numbers:
+        assert some == [*range(some[0], some[0] + len(some))]
+        assert some[-1] % 10 == 9  # to the end of its chapter
+        assert some[0] // 10 == some[-1] // 10
+    short = DocumentMaker(document_tokens=30)
+    mixture = Mixture(sources, vocabulary, short, size=4096, seed=1)
+    lengths = [len(ids) for ids in documents_in(mixture.chunk(0))]
+    assert max(lengths) == 30 and 20 < np.mean(lengths) <= 30
+
+
+@pytest.mark.parametrize("form", ["speech", "interleaved", "words"])
+def test_speech_goes_on_over_utterances(vocabulary, rows, form):
+    chapters = make_chapters(rows)
+    maker = DocumentMaker((1, 3), (1, 3), document_tokens=2048)
+    mixture = Mixture(
+        {form: Source(chapters, form)}, vocabulary, maker, size=2048, seed=1
+    )
+    lengths = [len(ids) for ids in documents_in(mixture.chunk(1))]
+    alone = Mixture(
+        {form: Source(chapters, form)}, vocabulary, DocumentMaker(), 2048, 1
+    )
+    others = [len(ids) for ids in documents_in(alone.chunk(1))]
+    assert max(lengths) > 4 * max(others)
+
+
+def test_attention_across_documents(vocabulary, rows):
+    mixture = make_mixture(vocabulary, rows, attend_across=True)
+    apart = make_mixture(vocabulary, rows)
+    for number in range(3):
+        ids, positions = mixture.chunk(number)
+        assert torch.equal(ids, apart.chunk(number)[0])
+        assert torch.equal(positions[-1], torch.arange(2 * SIZE).int())
 
 
 @pytest.mark.parametrize(
@@ -261,9 +373,7 @@ def test_processes_share_what_one_would_read(
     assert torch.equal(ids_of(together), ids_of(alone))
     targets = [b.step_targets for b in shares[0][::accumulation]]
     assert targets == [b.step_targets for b in alone]
-    for batch in alone:
-        labels = labels_of(batch.ids, batch.positions)
-        assert int((labels >= 0).sum()) == batch.step_targets
+    assert {*targets} == {12 * (2 * SIZE - 1)}
 
 
 @pytest.mark.parametrize("read_before", [1, 4, 5, 7])
@@ -286,6 +396,18 @@ def test_a_loader_goes_on_where_it_was_saved(
     after = [batch for turn in zip(*after) for batch in turn]
     wanted = ids_of(whole)
     assert torch.equal(ids_of([*before, *after])[: len(wanted)], wanted)
+
+
+def test_a_process_makes_its_own_chunks_only(vocabulary, rows):
+    mixture = make_mixture(vocabulary, rows)
+    made = []
+    chunk = mixture.chunk
+    mixture.chunk = lambda number: made.append(number) or chunk(number)
+    steps = mixture.chunk_rows  # while one chunk a row lasts
+    for rank in range(4):
+        loader = PackedLoader(mixture, 12, steps, rank=rank, world_size=4)
+        assert len(list(loader)) == steps
+    assert sorted(made) == [*range(12)]
 
 
 def test_epochs_have_as_many_steps_as_asked(vocabulary, rows, tmp_path):

@@ -2,7 +2,7 @@
 
 import torch
 
-from spiritlm_plugin.dataio.stream.interleaving import Utterance
+from spiritlm_plugin.dataio.stream.utterances import Utterance
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 
 

@@ -14,11 +14,12 @@ from itertools import chain
 from random import Random
 
 from spiritlm_plugin.dataio.stream.interleaving import (
-    DocumentError,
-    Utterance,
+    SpokenWords,
     draw_spans,
     interleave,
+    join_speech,
 )
+from spiritlm_plugin.dataio.stream.utterances import DocumentError, Utterance
 from spiritlm_plugin.dataio.units.prompts import asr_shot, intent_shot
 from spiritlm_plugin.dataio.units.segments import (
     Reading,
@@ -30,7 +31,7 @@ from spiritlm_plugin.dataio.units.segments import (
 from spiritlm_plugin.dataio.units.units import SpeechStream
 
 
-def draw_part(utterance: Utterance, random: Random) -> Utterance:
+def draw_part(utterance: Utterance, random: Random) -> tuple[SpeechStream, str]:
     """Draw consecutive words of an utterance, any number of them.
 
     Arguments
@@ -42,30 +43,32 @@ def draw_part(utterance: Utterance, random: Random) -> Utterance:
 
     Returns
     -------
-    Utterance
-        The words as its text, and their units.
+    speech : SpeechStream
+        Their units.
+    text : str
+        The words.
 
     Raises
     ------
     DocumentError
-        As of `Utterance.starts`.
+        As of `Utterance.starts`, or if the words are too short for a unit.
 
     Example
     -------
     >>> units = SpeechUnits([7] * 20 + [8] * 30)
     >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
     >>> utterance = Utterance(units, "a cat", words, times)
-    >>> part = draw_part(utterance, Random(4))
-    >>> part.text, len(part.units)
-    ('cat', 37)
+    >>> speech, text = draw_part(utterance, Random(4))
+    >>> speech.to_string(), text
+    ('[Hu7][Hu8]', 'cat')
     """
-    starts = utterance.starts()
-    ends = [*starts[1:], None]
-    count = random.randint(1, len(utterance.words))
-    first = random.randint(0, len(utterance.words) - count)
-    end = first + count
-    units = utterance.spoken().cut(starts[first], ends[end - 1])
-    return Utterance(units, " ".join(utterance.words[first:end]))
+    words = SpokenWords([utterance])
+    count = random.randint(1, len(words))
+    first = random.randint(0, len(words) - count)
+    speech = words.speech(first, first + count)
+    if not len(speech):
+        raise DocumentError("its words are too short for units")
+    return speech, words.text(first, first + count)
 
 
 def shuffle_words(
@@ -91,7 +94,7 @@ def shuffle_words(
     Raises
     ------
     DocumentError
-        As of `Utterance.starts`.
+        As of `Utterance.starts`, or if the words are too short for a unit.
 
     Example
     -------
@@ -102,17 +105,14 @@ def shuffle_words(
     >>> speech.to_string(), text
     ('[Hu7][Hu8][Hu7]', 'cat a')
     """
-    starts = utterance.starts()
-    spans = [*zip(utterance.words, starts, [*starts[1:], None])]
-    pieces = [
-        (word, utterance.spoken().cut(start, end).merge())
-        for word, start, end in random.sample(spans, len(spans))
-    ]
-    pieces = [(word, stream) for word, stream in pieces if len(stream)]
+    words = SpokenWords([utterance])
+    order = random.sample(range(len(words)), len(words))
+    pieces = [(words.speech(i, i + 1), words.text(i, i + 1)) for i in order]
+    pieces = [(speech, word) for speech, word in pieces if len(speech)]
     if not pieces:
         raise DocumentError("its words are too short for units")
-    words, streams = zip(*pieces)
-    return SpeechStream.concatenate(streams), " ".join(words)
+    streams, said = zip(*pieces)
+    return SpeechStream.concatenate(streams), " ".join(said)
 
 
 class DocumentMaker:
@@ -125,6 +125,10 @@ class DocumentMaker:
         interleaved.
     shots : tuple of int
         The fewest and the most utterances of a document of few-shot prompts.
+    document_tokens : int, optional
+        Consecutive utterances, such as those of a chapter, make one document
+        of text, speech or both interleaved, of so many tokens at most. By
+        default each utterance is a document.
 
     Example
     -------
@@ -139,6 +143,7 @@ class DocumentMaker:
         text_words: Sequence[int] = (10, 30),
         speech_words: Sequence[int] = (5, 15),
         shots: Sequence[int] = (2, 10),
+        document_tokens: int | None = None,
     ):
         for name, numbers in (
             ("text_words", text_words),
@@ -150,9 +155,19 @@ class DocumentMaker:
                     f"{name} are the fewest and the most, as in [5, 15]; got "
                     f"{numbers!r}"
                 )
+        if document_tokens is not None and document_tokens < 1:
+            raise ValueError(
+                f"document_tokens are at least 1, got {document_tokens}; null "
+                "makes a document of each utterance"
+            )
         self.text_words = tuple(text_words)
         self.speech_words = tuple(speech_words)
         self.shots = tuple(shots)
+        self.document_tokens = document_tokens
+
+    def joins(self, form: str) -> bool:
+        """Tell whether consecutive utterances make one document."""
+        return self.document_tokens is not None and form in JOINED
 
     def draw_count(self, form: str, random: Random) -> int:
         """Return of how many utterances a document is made.
@@ -185,7 +200,8 @@ class DocumentMaker:
             evaluations, which large models understand without having seen
             any, and small ones do not.
         utterances : sequence of Utterance
-            What it is made of; one, but for few-shot prompts.
+            What it is made of; one, but for few-shot prompts, and for text,
+            speech, interleaved and words, where they follow each other.
         random : random.Random
             Decides what is up to chance.
 
@@ -196,55 +212,70 @@ class DocumentMaker:
         """
         if form in _SHOTS:
             return [*chain.from_iterable(map(_SHOTS[form], utterances))]
+        if form in JOINED:
+            return JOINED[form](self, utterances, random)
         [utterance] = utterances
-        return _SINGLE[form](self, utterance, random)
+        return _SINGLE[form](utterance, random)
 
-    def _text(self, utterance: Utterance, random: Random) -> list[Segment]:
-        return [Text(utterance.transcript())]
+    def _text(
+        self, utterances: Sequence[Utterance], random: Random
+    ) -> list[Segment]:
+        return [Text(" ".join(u.transcript() for u in utterances))]
 
-    def _speech(self, utterance: Utterance, random: Random) -> list[Segment]:
-        return [Speech(utterance.spoken())]
+    def _speech(
+        self, utterances: Sequence[Utterance], random: Random
+    ) -> list[Segment]:
+        streams = [utterance.spoken().merge() for utterance in utterances]
+        return [Speech(join_speech(streams))]
 
     def _interleaved(
-        self, utterance: Utterance, random: Random
+        self, utterances: Sequence[Utterance], random: Random
     ) -> list[Segment]:
+        words = SpokenWords(utterances)
         spans = draw_spans(
-            len(utterance.words), self.text_words, self.speech_words, random
+            len(words), self.text_words, self.speech_words, random
         )
-        return interleave(utterance, spans)
+        return interleave(words, spans)
 
-    def _words(self, utterance: Utterance, random: Random) -> list[Segment]:
+    def _words(
+        self, utterances: Sequence[Utterance], random: Random
+    ) -> list[Segment]:
         text_first = random.random() < 0.5
+        words = SpokenWords(utterances)
         spans = [
             (is_text, word, word + 1)
-            for word in range(len(utterance.words))
+            for word in range(len(words))
             for is_text in (text_first, not text_first)
         ]
-        return interleave(utterance, spans)
+        return interleave(words, spans)
 
-    def _asr(self, utterance: Utterance, random: Random) -> list[Segment]:
-        return [Speech(utterance.spoken()), Transcript(utterance.transcript())]
 
-    def _asr_span(self, utterance: Utterance, random: Random) -> list[Segment]:
-        return self._asr(draw_part(utterance, random), random)
+def _asr(utterance: Utterance, random: Random) -> list[Segment]:
+    return [Speech(utterance.spoken()), Transcript(utterance.transcript())]
 
-    def _asr_shuffled(
-        self, utterance: Utterance, random: Random
-    ) -> list[Segment]:
-        speech, text = shuffle_words(utterance, random)
-        return [Speech(speech), Transcript(text)]
 
-    def _tts(self, utterance: Utterance, random: Random) -> list[Segment]:
-        return [Text(utterance.transcript()), Reading(utterance.spoken())]
+def _asr_span(utterance: Utterance, random: Random) -> list[Segment]:
+    speech, text = draw_part(utterance, random)
+    return [Speech(speech), Transcript(text)]
 
-    def _tts_span(self, utterance: Utterance, random: Random) -> list[Segment]:
-        return self._tts(draw_part(utterance, random), random)
 
-    def _tts_shuffled(
-        self, utterance: Utterance, random: Random
-    ) -> list[Segment]:
-        speech, text = shuffle_words(utterance, random)
-        return [Text(text), Reading(speech)]
+def _asr_shuffled(utterance: Utterance, random: Random) -> list[Segment]:
+    speech, text = shuffle_words(utterance, random)
+    return [Speech(speech), Transcript(text)]
+
+
+def _tts(utterance: Utterance, random: Random) -> list[Segment]:
+    return [Text(utterance.transcript()), Reading(utterance.spoken())]
+
+
+def _tts_span(utterance: Utterance, random: Random) -> list[Segment]:
+    speech, text = draw_part(utterance, random)
+    return [Text(text), Reading(speech)]
+
+
+def _tts_shuffled(utterance: Utterance, random: Random) -> list[Segment]:
+    speech, text = shuffle_words(utterance, random)
+    return [Text(text), Reading(speech)]
 
 
 def _asr_shot(utterance: Utterance) -> list[Segment]:
@@ -257,20 +288,23 @@ def _intent_shot(utterance: Utterance) -> list[Segment]:
     return intent_shot(Speech(utterance.spoken()), utterance.intent)
 
 
-_SINGLE: Mapping[str, Callable] = {
+# What consecutive utterances can make one document of.
+JOINED: Mapping[str, Callable] = {
     "text": DocumentMaker._text,
     "speech": DocumentMaker._speech,
     "interleaved": DocumentMaker._interleaved,
     "words": DocumentMaker._words,
-    "asr": DocumentMaker._asr,
-    "asr_span": DocumentMaker._asr_span,
-    "asr_shuffled": DocumentMaker._asr_shuffled,
-    "tts": DocumentMaker._tts,
-    "tts_span": DocumentMaker._tts_span,
-    "tts_shuffled": DocumentMaker._tts_shuffled,
+}
+_SINGLE: Mapping[str, Callable] = {
+    "asr": _asr,
+    "asr_span": _asr_span,
+    "asr_shuffled": _asr_shuffled,
+    "tts": _tts,
+    "tts_span": _tts_span,
+    "tts_shuffled": _tts_shuffled,
 }
 _SHOTS: Mapping[str, Callable] = {
     "few_shot_asr": _asr_shot,
     "few_shot_intent": _intent_shot,
 }
-FORMS = (*_SINGLE, *_SHOTS)
+FORMS = (*JOINED, *_SINGLE, *_SHOTS)

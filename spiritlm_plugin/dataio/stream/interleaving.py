@@ -1,153 +1,98 @@
-"""Interleaving: an utterance whose modality changes at word boundaries.
+"""Interleaving: speech whose modality changes at word boundaries.
 
 Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import accumulate
 from random import Random
-from typing import Any
 
+import numpy as np
+
+from spiritlm_plugin.dataio.stream.utterances import Utterance
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units.units import SpeechUnits
-
-# What words may lie behind the last unit, seconds: units end up to one frame
-# early, and times of words are not exact.
-_TOLERANCE = 0.1
+from spiritlm_plugin.dataio.units.units import Kind, SpeechStream
 
 
-class DocumentError(ValueError):
-    """An utterance that a document cannot be made of."""
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """Speech units with what is said.
+class SpokenWords:
+    """The words of utterances that follow each other, to be read or heard.
 
     Arguments
     ---------
-    units : SpeechUnits, optional
-        At full rate; texts have none.
-    text : str, optional
-        The transcript.
-    words : sequence of str
-        As they are spoken.
-    times : sequence of (float, float)
-        Start and end of each word, seconds.
-    intent : str, optional
-        What a command wants.
+    utterances : sequence of Utterance
+        With words and units.
+
+    Raises
+    ------
+    DocumentError
+        As of `Utterance.starts`.
+
+    Example
+    -------
+    >>> units = SpeechUnits([7] * 20 + [8] * 30)
+    >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
+    >>> words = SpokenWords([Utterance(units, "a cat", words, times)] * 2)
+    >>> len(words), words.text(1, 3), words.speech(1, 3).to_string()
+    (4, 'cat a', '[Hu7][Hu8][Hu7]')
     """
 
-    units: SpeechUnits | None = None
-    text: str | None = None
-    words: Sequence[str] = ()
-    times: Sequence[tuple[float, float]] = ()
-    intent: str | None = None
+    def __init__(self, utterances: Sequence[Utterance]):
+        self.utterances = utterances
+        self._bounds = [utterance.boundaries() for utterance in utterances]
+        self._words = [word for u in utterances for word in u.words]
+        # Of each utterance its first word, and the end.
+        self._firsts = [0, *accumulate(len(u.words) for u in utterances)]
 
-    @classmethod
-    def from_row(
-        cls, row: Mapping[str, Any], expressive: bool = False
-    ) -> Utterance:
-        """Read a row of a tokenized corpus, or one that has just a text.
+    def __len__(self) -> int:
+        """Return the number of words."""
+        return len(self._words)
 
-        Arguments
-        ---------
-        row : dict
-            As of `spiritlm_plugin.dataio.corpus.unit_store.load_corpus`.
-        expressive : bool
-            Whether pitch and style are wanted.
+    def text(self, first: int, end: int) -> str:
+        """Return what words say."""
+        return " ".join(self._words[first:end])
 
-        Raises
-        ------
-        DocumentError
-            If they are wanted and not there.
-        """
-        units = None
-        if row.get("phonetic_units") is not None:
-            streams = [row["phonetic_units"]]
-            if expressive:
-                streams += [row.get("pitch_units"), row.get("style_units")]
-                if any(stream is None for stream in streams):
-                    raise DocumentError("it has no pitch or style units")
-            units = SpeechUnits(*streams)
-        words = row.get("words") or ()
-        return cls(
-            units,
-            row.get("text"),
-            [word["word"] for word in words],
-            [(word["start"], word["end"]) for word in words],
-            row.get("intent"),
-        )
-
-    def spoken(self) -> SpeechUnits:
-        """Return the units.
-
-        Raises
-        ------
-        DocumentError
-            If there are none.
-        """
-        if self.units is None or not len(self.units):
-            raise DocumentError("it has no speech units")
-        return self.units
-
-    def transcript(self) -> str:
-        """Return the text.
-
-        Raises
-        ------
-        DocumentError
-            If it is missing or empty.
-        """
-        if not self.text or not self.text.strip():
-            raise DocumentError("it has no text")
-        return self.text
-
-    def starts(self) -> list[float]:
-        """Return where words can be parted: before and between them.
-
-        Two words are parted in the middle of what lies between them.
-
-        Returns
-        -------
-        list of float
-            Seconds.
-
-        Raises
-        ------
-        DocumentError
-            If there are no words, or they are not in order, or they end
-            behind the speech.
-
-        Example
-        -------
-        >>> units = SpeechUnits([1] * 50)
-        >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
-        >>> Utterance(units, "a cat", words, times).starts()
-        [0.0, 0.5]
-        """
-        if not self.words:
-            raise DocumentError("it has no words with times")
-        duration = self.spoken().duration + _TOLERANCE
-        starts, ends = zip(*self.times)
-        middles = [(end + start) / 2 for end, start in zip(ends, starts[1:])]
-        if any(
-            list(times) != sorted(times)
-            for times in ([0.0, *starts], [0.0, *middles], *self.times)
-        ):
-            raise DocumentError("its words are not in the order of their times")
-        if max(ends) > duration:
-            raise DocumentError(
-                f"its words end at {max(ends):.2f} s and its speech at "
-                f"{self.spoken().duration:.2f} s"
+    def speech(self, first: int, end: int) -> SpeechStream:
+        """Return how words sound, deduplicated; it may be empty."""
+        low, high = np.searchsorted(self._firsts, [first, end - 1], "right")
+        streams = []
+        for index in range(int(low) - 1, int(high)):
+            begin, bounds = self._firsts[index], self._bounds[index]
+            units = self.utterances[index].spoken()
+            part = units.cut(
+                bounds[max(first - begin, 0)] or 0.0,
+                bounds[min(end - begin, len(bounds) - 1)],
             )
-        return [0.0, *middles]
+            if len(part):
+                streams.append(part.merge())
+        return join_speech(streams)
 
-    def boundaries(self) -> list[float | None]:
-        """Return `starts`, or its errors, and None for the utterance's end."""
-        return [*self.starts(), None]
+
+def join_speech(streams: Sequence[SpeechStream]) -> SpeechStream:
+    """Join streams that follow each other in a recording.
+
+    A phonetic unit that one ends and the next begins with is one run.
+
+    Arguments
+    ---------
+    streams : sequence of SpeechStream
+        May be none.
+
+    Example
+    -------
+    >>> stream = SpeechStream.from_string("[Hu1][Hu2][Hu1]")
+    >>> join_speech([stream, stream]).to_string()
+    '[Hu1][Hu2][Hu1][Hu2][Hu1]'
+    """
+    parts = [*streams[:1]]
+    for before, stream in zip(streams, streams[1:]):
+        same = (
+            before.kinds[-1] == stream.kinds[0] == int(Kind.PHONETIC)
+            and before.values[-1] == stream.values[0]
+        )
+        parts.append(stream[1:] if same else stream)
+    return SpeechStream.concatenate([SpeechStream([], []), *parts])
 
 
 def draw_spans(
@@ -189,7 +134,7 @@ def draw_spans(
 
 
 def interleave(
-    utterance: Utterance, spans: Sequence[tuple[bool, int, int]]
+    words: SpokenWords, spans: Sequence[tuple[bool, int, int]]
 ) -> list[Segment]:
     """Write spans of words as text or as speech.
 
@@ -198,33 +143,25 @@ def interleave(
 
     Arguments
     ---------
-    utterance : Utterance
-        With words and units.
+    words : SpokenWords
+        Of one utterance or several.
     spans : sequence of (bool, int, int)
         As of `draw_spans`.
-
-    Raises
-    ------
-    DocumentError
-        As of `Utterance.starts`.
 
     Example
     -------
     >>> units = SpeechUnits([7] * 20 + [8] * 30)
     >>> words, times = ["a", "cat"], [(0.1, 0.4), (0.6, 1.5)]
-    >>> utterance = Utterance(units, "a cat", words, times)
-    >>> interleave(utterance, [(True, 0, 1), (False, 1, 2)])
+    >>> words = SpokenWords([Utterance(units, "a cat", words, times)])
+    >>> interleave(words, [(True, 0, 1), (False, 1, 2)])
     [Text(text='a'), Speech(2 phonetic units)]
     """
-    starts = utterance.starts()
-    ends = [*starts[1:], None]
     segments: list[Segment] = []
     for is_text, first, end in spans:
-        text = Text(" ".join(utterance.words[first:end]))
         if not is_text:
-            units = utterance.spoken().cut(starts[first], ends[end - 1])
-            if len(units):
-                segments.append(Speech(units.merge()))
+            stream = words.speech(first, end)
+            if len(stream):
+                segments.append(Speech(stream))
                 continue
-        segments.append(text)
+        segments.append(Text(words.text(first, end)))
     return segments

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -30,19 +30,19 @@ class PackedBatch:
     ids, positions : Tensor
         As of `pack`, int64, shape (rows, size).
     step_targets : int
-        Tokens that are predicted in the whole step, by all processes and all
-        its batches.
+        What the loss of a step, summed over all processes and batches, is
+        divided by: the tokens of all its rows but the first of each.
     shares : int
         Batches of the step, of all processes.
-    end : tuple of int
-        Chunk and row that the stream goes on with after the step.
+    end : int
+        Rows that the stream has given when the step is done.
     """
 
     ids: Tensor
     positions: Tensor
     step_targets: int
     shares: int
-    end: tuple[int, int] = (0, 0)
+    end: int = 0
 
 
 class _Chunks(Dataset[tuple[Tensor, Tensor]]):
@@ -60,8 +60,10 @@ class PackedLoader(LoopedLoader):
     """The share of a process in the stream, in epochs of so many steps.
 
     A step takes ``step_rows`` rows of the stream, whatever the number of
-    processes: the first batch of the first process, that of the second, and
-    so on, then their second batches.
+    processes: each is the next row of another chunk. The chunks are shared
+    out: the first batch of a step is the first process's, the next that of
+    the second, and so on, then their second batches. A process makes its own
+    chunks and no others.
 
     Arguments
     ---------
@@ -91,11 +93,11 @@ class PackedLoader(LoopedLoader):
     >>> source = Source([{"text": "the cat sat"}] * 100, "text")
     >>> mixture = Mixture(
     ...     {"text": source}, Vocabulary.extend(text, phonetic=4),
-    ...     DocumentMaker(), size=64, seed=1, chunk_rows=4,
+    ...     DocumentMaker(), size=64, seed=1,
     ... )
     >>> batches = list(PackedLoader(mixture, step_rows=6, steps=3))
     >>> len(batches), batches[0].ids.shape, batches[2].end
-    (3, torch.Size([6, 64]), (3, 3))
+    (3, torch.Size([6, 64]), 18)
     """
 
     iterator: Iterator[PackedBatch] | None
@@ -125,20 +127,29 @@ class PackedLoader(LoopedLoader):
         self.workers = workers
         self.rank = rank
         self.world_size = world_size
-        self.end = (0, 0)
+        self.end = 0
 
     def __iter__(self) -> PackedLoader:
         """Go on with the stream."""
         if self.iterator is None:
+            rows = range(self.step_rows)
+            mine = [
+                row
+                for row in rows
+                if row // self.batch_rows % self.world_size == self.rank
+            ]
             # It must not refer to this loader: what is left to the garbage
             # collector takes seconds to stop its workers.
-            rows = self.batch_rows
-            share = slice(self.rank, None, self.world_size)
-            steps = _steps(self.mixture, self.step_rows, self.end, self.workers)
+            steps = _steps(
+                self.mixture,
+                self.step_rows,
+                mine,
+                self.end // self.step_rows,
+                self.workers,
+            )
+            shape = self.step_rows, self.batch_rows
             self.iterator = (
-                batch
-                for ids, positions, end in steps
-                for batch in divide(ids, positions, rows, end)[share]
+                batch for step in steps for batch in divide(*step, *shape)
             )
         return self
 
@@ -160,61 +171,65 @@ class PackedLoader(LoopedLoader):
         """Go on where a saved loader was."""
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         self.step, self.total_steps = state["step"], state["total_steps"]
-        self.end = tuple(state["end"])
+        if not isinstance(state["end"], int):
+            raise ValueError(
+                f"{path} is of a stream of another version; start the training "
+                "anew, in another output_folder"
+            )
+        self.end = state["end"]
         self.iterator = None
 
 
 def _steps(
-    mixture: Mixture, rows: int, end: tuple[int, int], workers: int
-) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
-    """Yield so many rows at a time, from ``end`` on, and where they end."""
-    number, offset = end
+    mixture: Mixture, step_rows: int, mine: list[int], step: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Yield the rows of a process in each step, from a step on, and its end.
+
+    While the rows of a chunk last, a step has one of each of so many chunks
+    as it has rows.
+    """
+    turn, first = divmod(step, mixture.chunk_rows)
+    numbers = (
+        turns * step_rows + chunk for turns in count(turn) for chunk in mine
+    )
     chunks = iter(
         DataLoader(
             _Chunks(mixture),
             batch_size=None,
-            sampler=count(number),
+            sampler=numbers,
             num_workers=workers,
         )
     )
-    chunk = next(chunks)
     while True:
-        parts, missing = [], rows
-        while missing:
-            if offset == len(chunk[0]):
-                chunk, number, offset = next(chunks), number + 1, 0
-            taken = [x[offset : offset + missing] for x in chunk]
-            parts.append(taken)
-            offset += len(taken[0])
-            missing -= len(taken[0])
-        ids, positions = map(torch.cat, zip(*parts))
-        yield ids, positions, (number, offset)
+        ids, positions = map(torch.stack, zip(*islice(chunks, len(mine))))
+        for row in range(first, mixture.chunk_rows):
+            step += 1
+            yield ids[:, row], positions[:, row], step * step_rows
+        first = 0
 
 
 def divide(
-    ids: Tensor,
-    positions: Tensor,
-    rows: int,
-    end: tuple[int, int] = (0, 0),
+    ids: Tensor, positions: Tensor, end: int, step_rows: int, batch_rows: int
 ) -> list[PackedBatch]:
-    """Divide the rows of a step among batches.
+    """Divide the rows that a process has of a step among batches.
 
     Arguments
     ---------
     ids, positions : Tensor
         As of `pack`, shape (rows, size).
-    rows : int
-        Of a batch.
-    end : tuple of int
+    end : int
         See `PackedBatch`.
+    step_rows, batch_rows : int
+        Rows of the step, in all processes, and of a batch.
 
     Returns
     -------
     list of PackedBatch
     """
-    targets = int((positions[:, 1:] > 0).sum())
-    parts = list(zip(ids.split(rows), positions.split(rows)))
+    targets = step_rows * (ids.shape[1] - 1)
+    shares = step_rows // batch_rows
+    parts = zip(ids.split(batch_rows), positions.split(batch_rows))
     return [
-        PackedBatch(one.long(), other.long(), targets, len(parts), end)
+        PackedBatch(one.long(), other.long(), targets, shares, end)
         for one, other in parts
     ]

@@ -1,8 +1,7 @@
 """Packing: documents side by side in rows of equal length.
 
-A row holds whole documents. The position starts anew with each, which keeps
-attention inside it: transformers' models read positions so where there is no
-attention mask.
+The position starts anew with each document, which keeps attention inside it:
+transformers' models read positions so where there is no attention mask.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ import numpy as np
 from torch import Tensor
 
 
-def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
+def best_fit(
+    lengths: Sequence[int], rows: int, size: int
+) -> tuple[list[list[int]], list[int]]:
     """Divide documents among rows.
 
     The longest first, each to the row that it fills best.
@@ -22,60 +23,55 @@ def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
     Arguments
     ---------
     lengths : sequence of int
-        Tokens of each document, at most ``size``.
-    size : int
-        Tokens of a row.
+        Tokens of each document.
+    rows, size : int
+        How many rows there are, and the tokens of each.
 
     Returns
     -------
-    list of list of int
+    rows : list of list of int
         The documents of each row, by index.
+    left : list of int
+        Those that fit into none.
 
     Example
     -------
-    >>> best_fit([3, 5, 2, 6], 8)
-    [[3, 2], [1, 0]]
+    >>> best_fit([3, 5, 2, 6], 2, 8)
+    ([[3, 2], [1, 0]], [])
     """
-    rows: list[list[int]] = []
-    spaces: list[tuple[int, int]] = []  # what is left in a row, and which
+    places: list[list[int]] = [[] for _ in range(rows)]
+    spaces = [(size, row) for row in range(rows)]  # what is left in each row
+    left = []
     for index in np.argsort(-np.asarray(lengths), kind="stable").tolist():
         length = lengths[index]
         place = bisect_left(spaces, (length, -1))
         if place == len(spaces):
-            space, row = size, len(rows)
-            rows.append([])
-        else:
-            space, row = spaces.pop(place)
-        rows[row].append(index)
+            left.append(index)
+            continue
+        space, row = spaces.pop(place)
+        places[row].append(index)
         if space > length:
             insort(spaces, (space - length, row))
-    return rows
-
-
-def split_long(documents: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
-    """Cut documents that are longer than a row into pieces that are not."""
-    pieces = []
-    for ids in documents:
-        pieces += np.split(ids, range(size, len(ids), size))
-    return pieces
+    return places, left
 
 
 def pack(
     documents: Sequence[np.ndarray],
+    rows: int,
     size: int,
-    filler: int,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put documents into rows, in random order.
+    """Fill rows with documents, in random order.
+
+    Documents that fit into no row are cut into what is left of the rows; what
+    is too much is dropped.
 
     Arguments
     ---------
     documents : sequence of numpy.ndarray
-        Ids of each; those longer than a row are cut.
-    size : int
-        Tokens of a row.
-    filler : int
-        Id of padding, each of which is a document of its own.
+        Ids of each, in all as many as the rows hold at least.
+    rows, size : int
+        How many rows there are, and the tokens of each.
     generator : numpy.random.Generator
         Of the order of rows, and of the documents in each.
 
@@ -86,24 +82,41 @@ def pack(
     positions : numpy.ndarray
         Of each token in its document, int32, shape (rows, size).
 
+    Raises
+    ------
+    ValueError
+        If the documents do not fill the rows.
+
     Example
     -------
-    >>> documents = [np.array([5, 6, 7]), np.array([8, 9])]
-    >>> ids, positions = pack(documents, 6, 0, np.random.default_rng(1))
+    >>> documents = [np.array([5, 6, 7]), np.array([8, 9, 4, 3])]
+    >>> ids, positions = pack(documents, 1, 6, np.random.default_rng(1))
     >>> ids.tolist(), positions.tolist()
-    ([[5, 6, 7, 8, 9, 0]], [[0, 1, 2, 0, 1, 0]])
+    ([[8, 9, 4, 3, 5, 6]], [[0, 1, 2, 3, 0, 1]])
     """
-    pieces = split_long(documents, size)
-    rows = best_fit([len(ids) for ids in pieces], size)
-    ids = np.full((len(rows), size), filler, np.int32)
-    positions = np.zeros((len(rows), size), np.int32)
-    for row, target in enumerate(generator.permutation(len(rows))):
-        start = 0
-        for index in generator.permutation(rows[target]):
-            end = start + len(pieces[index])
-            ids[row, start:end] = pieces[index]
-            positions[row, start:end] = np.arange(end - start)
-            start = end
+    lengths = [len(ids) for ids in documents]
+    if sum(lengths) < rows * size:
+        raise ValueError(
+            f"{sum(lengths)} tokens do not fill {rows} rows of {size}"
+        )
+    places, left = best_fit(lengths, rows, size)
+    rest = np.concatenate([documents[i] for i in left or [0]])
+    bounds = {*np.cumsum([lengths[i] for i in left]).tolist()}
+    ids = np.empty((rows, size), np.int32)
+    positions = np.empty((rows, size), np.int32)
+    taken = 0
+    for row, target in enumerate(generator.permutation(rows)):
+        pieces = [documents[i] for i in places[target]]
+        while (space := size - sum(map(len, pieces))) > 0:
+            ends = [end for end in bounds if end > taken]
+            end = min([taken + space, *ends])
+            pieces.append(rest[taken:end])
+            taken = end
+        order = generator.permutation(len(pieces))
+        ids[row] = np.concatenate([pieces[i] for i in order])
+        positions[row] = np.concatenate(
+            [np.arange(len(pieces[i])) for i in order]
+        )
     return ids, positions
 
 

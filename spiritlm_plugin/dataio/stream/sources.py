@@ -15,8 +15,8 @@ from typing import Any
 import datasets
 import fsspec
 
-from spiritlm_plugin.dataio.corpus.unit_store import load_corpus
-from spiritlm_plugin.dataio.stream.mixing import Source
+from spiritlm_plugin.dataio.corpus.stores import load_corpus
+from spiritlm_plugin.dataio.stream.reading import Source
 
 _KINDS = {
     ".txt": "text",
@@ -288,13 +288,5 @@ def make_sources(
                 f"there is nothing to make documents of form {form!r} of; "
                 "name tokenized corpora"
             )
-        if form == "few_shot_intent":
-            rows = _with_intents(rows)
         sources[form] = Source(rows, form, share)
     return sources
-
-
-def _with_intents(corpus: datasets.Dataset) -> datasets.Dataset:
-    """Return the utterances that are commands."""
-    intents = corpus["intent"] if "intent" in corpus.column_names else []
-    return corpus.select([i for i, intent in enumerate(intents) if intent])
