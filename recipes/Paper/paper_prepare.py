@@ -4,8 +4,7 @@
     python paper_prepare.py DATA MANIFEST_FOLDER
 
 DATA holds the corpora as they are unpacked, in folders that README.md names.
-Nothing is downloaded. Recordings that a manifest names already are not opened
-again.
+Nothing is downloaded. Recordings that have not changed are not read again.
 """
 
 import argparse
@@ -27,7 +26,7 @@ SHOT_SPLITS = ("train-clean-100", "train-clean-360", "dev-clean")
 
 
 def prepare_librispeech(data, manifests, words=None):
-    """Write ``test-clean.json``, ``test-other.json`` and ``train.json``."""
+    """Write ``test-clean``, ``test-other`` and ``train``."""
     shown = [split for split in SHOT_SPLITS if (data / split).is_dir()]
     tested = [s for s in ("test-clean", "test-other") if (data / s).is_dir()]
     alignments = data.with_name(f"{data.name}_alignments")
@@ -41,7 +40,7 @@ def prepare_librispeech(data, manifests, words=None):
 
 
 def prepare_fluent_speech_commands(data, manifests, words=None):
-    """Write ``train.json`` and ``test.json``."""
+    """Write ``train`` and ``test``."""
     read = fluent_speech_commands.read_fluent_speech_commands
     prepare(
         {split: read(data, split) for split in ("train", "test")}, manifests
@@ -49,7 +48,7 @@ def prepare_fluent_speech_commands(data, manifests, words=None):
 
 
 def prepare_zerospeech(data, manifests, words=None):
-    """Write ``valid_lexical.json`` and ``valid_syntactic.json``."""
+    """Write ``valid_lexical`` and ``valid_syntactic``."""
     prepare(
         {
             f"valid_{task}": zerospeech.read_zerospeech(data, task, split)
@@ -61,27 +60,27 @@ def prepare_zerospeech(data, manifests, words=None):
 
 
 def prepare_storycloze(data, manifests, words=None):
-    """Write ``test_storycloze.json`` and ``test_topic_storycloze.json``."""
+    """Write ``test_storycloze`` and ``test_topic_storycloze``."""
     names = {"sSC": "test_storycloze", "tSC": "test_topic_storycloze"}
     splits = {}
     for part in storycloze.find_parts(data):
         if part in names and (
             words is None or storycloze.has_whole_stories(data, part)
         ):
-            path = Path(words or "") / f"{names[part]}.json"
+            path = Path(words or "") / names[part]
             times = storycloze.read_word_times(path) if words else None
             splits[names[part]] = storycloze.read_storycloze(data, part, times)
     prepare(splits, manifests)
 
 
 def prepare_salmon(data, manifests, words=None):
-    """Write ``test_salmon.json``."""
+    """Write ``test_salmon``."""
     parts = salmon.find_parts(data)
     prepare({"test_salmon": salmon.read_salmon(data, parts)}, manifests)
 
 
 def prepare_expresso(data, manifests, words=None):
-    """Write ``train.json`` and ``test.json``, and recordings at 16 kHz."""
+    """Write ``train`` and ``test``, and recordings at 16 kHz."""
     corpus = expresso.open_expresso(data)
     prepare(
         {

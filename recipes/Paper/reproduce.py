@@ -17,10 +17,13 @@ from speechbrain.utils.distributed import (
     ddp_barrier,
     if_main_process,
     infer_device,
-    run_on_main,
 )
 
-from spiritlm_plugin.dataio.corpus.alignment import align_manifest
+from spiritlm_plugin.dataio.corpus.alignment import align_corpus
+from spiritlm_plugin.dataio.corpus.manifests import (
+    has_manifest,
+    open_source,
+)
 from spiritlm_plugin.evaluation.loop import load_model
 from spiritlm_plugin.evaluation.reproduction import (
     ALIGNED,
@@ -46,17 +49,22 @@ def prepare_all(hparams, corpora, device):
     """Write the manifests, with word times where an aligner is named."""
     data, manifests = hparams["data_folder"], manifests_of(hparams)
     for corpus in corpora:
-        run_on_main(prepare_corpus, [corpus, data, manifests])
+        prepare_corpus(corpus, data, manifests)
     if not hparams["aligner"]:
         return
-    aligner = CTCAligner(hparams["aligner"]).to(device)
+    aligner = CTCAligner(hparams["aligner"])
     for corpus in [c for c in corpora if c in ALIGN]:
         aligned = manifests / corpus / ALIGNED
         for split in ALIGN[corpus]:
-            manifest = manifests / corpus / f"{split}.json"
-            if manifest.is_file():
-                align_manifest(manifest, aligned, aligner)
-        run_on_main(prepare_corpus, [corpus, data, manifests, aligned])
+            if has_manifest(manifests / corpus / split):
+                align_corpus(
+                    open_source(manifests / corpus / split),
+                    aligned / split,
+                    aligner,
+                    root=manifests / corpus,
+                    device=device,
+                )
+        prepare_corpus(corpus, data, manifests, aligned)
 
 
 def main(arguments):

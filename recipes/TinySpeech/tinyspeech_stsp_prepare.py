@@ -72,7 +72,7 @@ def prepare_stsp(corpus: str | Path, archive: str | Path) -> dict[str, int]:
     """
     corpus, archive = Path(corpus).resolve(), Path(archive)
     manifests = {
-        split: load_manifest(corpus / f"{name}.json", ["style", "words"])
+        split: load_manifest(corpus / name, ["style", "words"])
         for split, (name, _) in SPLITS.items()
     }
     (archive / "data" / "prompts").mkdir(parents=True, exist_ok=True)

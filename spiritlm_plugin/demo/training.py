@@ -49,13 +49,13 @@ class TinyCorpus:
 
     def held_out(self) -> tuple[str, str, str]:
         """Return a recording, what it says, and whose voice it is."""
-        items = load_manifest(self.folder / "test.json").values()
+        items = load_manifest(self.folder / "test").values()
         chosen = next(i for i in items if len(i["text"].split()) >= 8)
         return chosen["wav"], chosen["text"], chosen["speaker"]
 
     def styles(self) -> dict[str, str]:
         """Return a recording in each of two styles."""
-        items = load_manifest(self.folder / "test.json").values()
+        items = load_manifest(self.folder / "test").values()
         return {
             style: next(i["wav"] for i in items if i["style"] == style)
             for style in _STYLES
@@ -100,7 +100,6 @@ def train_a_little(corpus: TinyCorpus, steps: int, report: Report) -> None:
         f"--warmup_steps={each}",
         "--valid_steps=1",
         "--step_rows=4",
-        "--chunk_rows=16",
         "--sample_count=0",
         "--device=cpu",
     )

@@ -20,9 +20,13 @@ from torch import Tensor
 
 from spiritlm_plugin.dataio.checkpoints import require_files
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
-from spiritlm_plugin.dataio.stream.interleaving import DocumentError, Utterance
+from spiritlm_plugin.dataio.stream.utterances import DocumentError, Utterance
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units.units import PHONETIC_RATE, SpeechUnits
+from spiritlm_plugin.dataio.units.units import (
+    PHONETIC_RATE,
+    SpeechUnits,
+    units_before,
+)
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.evaluation.loop import (
     Items,
@@ -137,7 +141,7 @@ def load_utterances(hparams: UtteranceSettings) -> Items:
             logger.warning("%s is left out: %s", name, error)
     if not items:
         raise ManifestError(
-            f"no utterance of {hparams['split']}.json has words to compare; "
+            f"no utterance of {hparams['split']} has words to compare; "
             "prepare a corpus that has, or align its words"
         )
     return items
@@ -149,7 +153,7 @@ def boundaries(item: Mapping[str, Any]) -> list[float | None]:
     if len(set(words)) < 2 or not all(map(str.strip, words)):
         raise DocumentError(f"{words} are not two different words at least")
     # Where words are parted depends on no unit.
-    frames = round(item["duration"] * PHONETIC_RATE)
+    frames = int(units_before(item["duration"], PHONETIC_RATE))
     units = SpeechUnits(torch.zeros(frames, dtype=torch.int64))
     times = [(start, end) for _, start, end in item["words"]]
     return Utterance(units, words=words, times=times).boundaries()

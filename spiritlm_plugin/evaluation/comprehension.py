@@ -164,7 +164,7 @@ def breakdowns(
                     cells[modality] = _cell(variants, entries)
             if not of_column:
                 logger.warning(
-                    "%s is not told by %s: test_%s.json and the like have no "
+                    "%s is not told by %s: test_%s and the like have no "
                     "such column; prepare the manifest again",
                     name,
                     column,

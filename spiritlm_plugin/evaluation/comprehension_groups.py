@@ -103,7 +103,7 @@ def load_groups(hparams: ComprehensionSettings) -> Groups:
     groups: Groups = {}
     for manifest in {t["manifest"]: None for t in hparams["tasks"].values()}:
         path = Path(hparams["manifest_folder"])
-        path /= f"{hparams['split']}_{manifest}.json"
+        path /= f"{hparams['split']}_{manifest}"
         every = read_groups(path)
         found = {
             name: variants
@@ -130,7 +130,7 @@ def load_groups(hparams: ComprehensionSettings) -> Groups:
             compares(task, key, names_of(groups[key])) for key in groups
         ):
             raise ManifestError(
-                f"no group of {hparams['split']}_{task['manifest']}.json has "
+                f"no group of {hparams['split']}_{task['manifest']} has "
                 f"both a variant {RIGHT!r} and one {task['wrong']!r}; correct "
                 f"the task {name!r}"
             )

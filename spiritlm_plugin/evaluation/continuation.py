@@ -147,7 +147,7 @@ def load_utterances(hparams: ContinuationSettings) -> Items:
         If none is long enough, or the settings are at odds.
     """
     _check(hparams)
-    path = Path(hparams["manifest_folder"]) / f"{hparams['split']}.json"
+    path = Path(hparams["manifest_folder"]) / hparams["split"]
     items = load_manifest(path, ["text"])
     long = {
         name: item

@@ -73,7 +73,7 @@ def load_draws(
     if not hparams["shots"] and not hparams["shot_ids"]:
         return [{}]
     tested = set(tested)
-    path = Path(hparams["manifest_folder"]) / f"{hparams['shot_split']}.json"
+    path = Path(hparams["manifest_folder"]) / hparams["shot_split"]
     items = {
         name: item
         for name, item in load_manifest(path).items()

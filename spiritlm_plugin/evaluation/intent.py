@@ -70,7 +70,7 @@ def load_commands(hparams: IntentSettings) -> tuple[Items, list[str]]:
     key = hparams["label"]
     splits = [hparams["split"], hparams["shot_split"]]
     folder = Path(hparams["manifest_folder"])
-    manifests = [load_manifest(folder / f"{split}.json") for split in splits]
+    manifests = [load_manifest(folder / split) for split in splits]
     commands = [
         {name: item for name, item in items.items() if item.get(key)}
         for items in manifests
@@ -78,7 +78,7 @@ def load_commands(hparams: IntentSettings) -> tuple[Items, list[str]]:
     for split, items in zip(splits, commands):
         if not items:
             raise ValueError(
-                f"{folder / split}.json has no utterance with {key!r}; name "
+                f"{folder / split} has no utterance with {key!r}; name "
                 "the key of the labels with --label"
             )
     labels = {item[key] for items in commands for item in items.values()}

@@ -90,7 +90,7 @@ def load_items(hparams: UtteranceSettings, needs: Iterable[str] = ()) -> Items:
     FileNotFoundError, ManifestError
         As of `load_manifest`.
     """
-    path = Path(hparams["manifest_folder"]) / f"{hparams['split']}.json"
+    path = Path(hparams["manifest_folder"]) / hparams["split"]
     items = load_manifest(path, needs)
     return {name: items[name] for name in spread(items, hparams["utterances"])}
 

@@ -6,6 +6,7 @@ import colorsys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
@@ -16,6 +17,7 @@ from spiritlm_plugin.dataio.units.units import (
     SAMPLE_RATE,
     STYLE_RATE,
     SpeechUnits,
+    unit_starts,
 )
 
 Span = tuple[float, float, int]
@@ -99,23 +101,18 @@ def unit_spans(stream: Tensor, rate: float) -> list[Span]:
     Arguments
     ---------
     stream : Tensor
-        Units, shape (frames,).
+        Units from a recording's beginning, shape (frames,).
     rate : float
-        Units a second.
+        As of `spiritlm_plugin.dataio.units.units.unit_starts`.
 
     Example
     -------
-    >>> unit_spans(torch.tensor([7, 7, 9]), 2.0)
-    [(0.0, 1.0, 7), (1.0, 1.5, 9)]
+    >>> unit_spans(torch.tensor([7, 7, 9]), PITCH_RATE)
+    [(0.0, 0.16, 7), (0.16, 0.24, 9)]
     """
     values, counts = torch.unique_consecutive(stream, return_counts=True)
-    ends = counts.cumsum(0)
-    return [
-        ((end - count) / rate, end / rate, value)
-        for value, count, end in zip(
-            values.tolist(), counts.tolist(), ends.tolist()
-        )
-    ]
+    edges = unit_starts(np.append(0, counts.cumsum(0).numpy()), rate).tolist()
+    return [*zip(edges, edges[1:], values.tolist())]
 
 
 def _rows(
@@ -207,7 +204,7 @@ def _draw_pitch(
         step_axis.set_ylabel("pitch unit", color=_PITCH_COLOUR, fontsize=9)
         step_axis.tick_params(colors=_PITCH_COLOUR, labelsize=8)
     if pitch is not None and len(pitch):
-        edges = torch.arange(len(pitch) + 1) / PITCH_RATE
+        edges = unit_starts(np.arange(len(pitch) + 1), PITCH_RATE)
         step_axis.stairs(
             pitch.tolist(),
             edges.tolist(),

@@ -13,6 +13,7 @@ from collections.abc import (
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from spiritlm_plugin.dataio.corpus.manifests import has_manifest
 from spiritlm_plugin.evaluation import (
     asr,
     comprehension,
@@ -167,7 +168,7 @@ def with_manifests(
     kept, left_out = [], []
     for evaluation in evaluations:
         settings = evaluation.settings
-        missing = [p for p in _manifests(evaluation) if not p.is_file()]
+        missing = [p for p in _manifests(evaluation) if not has_manifest(p)]
         if evaluation.task == "comprehension":
             settings["tasks"] = {
                 name: task
@@ -177,7 +178,7 @@ def with_manifests(
         if not missing or settings.get("tasks"):
             kept.append(evaluation)
         left_out += [
-            f"{evaluation.name}: {evaluation.corpus} has no {path.stem}"
+            f"{evaluation.name}: {evaluation.corpus} has no {path.name}"
             for path in missing
         ]
     return kept, list(dict.fromkeys(left_out))
@@ -191,11 +192,11 @@ def _manifests(evaluation: Evaluation) -> list[Path]:
         return [_manifest(settings, t) for t in settings["tasks"].values() if t]
     names = [settings["split"], settings.get("shot_split")]
     folder = Path(settings["manifest_folder"])
-    return [folder / f"{name}.json" for name in names if name]
+    return [folder / name for name in names if name]
 
 
 def _manifest(settings: Mapping[str, Any], task: Mapping[str, Any]) -> Path:
-    name = f"{settings['split']}_{task['manifest']}.json"
+    name = f"{settings['split']}_{task['manifest']}"
     return Path(settings["manifest_folder"]) / name
 
 

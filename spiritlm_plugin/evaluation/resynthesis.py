@@ -23,7 +23,7 @@ from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_weights
-from spiritlm_plugin.dataio.corpus.unit_store import STREAMS
+from spiritlm_plugin.dataio.corpus.shards import STREAMS
 from spiritlm_plugin.dataio.units.units import (
     MIN_SAMPLES,
     SAMPLE_RATE,

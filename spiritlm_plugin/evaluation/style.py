@@ -48,7 +48,7 @@ def load_split(hparams: StyleSettings, split: str) -> Items:
     FileNotFoundError, ManifestError
         As of `load_manifest`.
     """
-    path = Path(hparams["manifest_folder"]) / f"{split}.json"
+    path = Path(hparams["manifest_folder"]) / split
     items = load_manifest(path, needs=TRAITS)
     if split == "train" and len(items) > hparams["train_utterances"]:
         drawn = random.Random(hparams["seed"]).sample(

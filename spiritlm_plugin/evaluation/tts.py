@@ -100,7 +100,7 @@ def find_stop(hparams: TTSSettings) -> dict[str, Any] | None:
             "start": 0.0,
             "end": samples / SAMPLE_RATE,
         }
-    path = Path(hparams["manifest_folder"]) / f"{hparams['shot_split']}.json"
+    path = Path(hparams["manifest_folder"]) / hparams["shot_split"]
     for item in load_manifest(path).values():
         for word, start, end in item.get("words") or ():
             if word == STOP_WORD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import cast
 
@@ -101,13 +102,18 @@ class CTCAligner(nn.Module):
         scores = logits.float().log_softmax(-1).cpu()
         frames = self.model._get_feat_extract_output_lengths(lengths).tolist()
         found: list[Spans | AlignmentError] = []
-        for row, count, wav, words in zip(scores, frames, wavs, texts):
-            seconds = len(wav) / SAMPLE_RATE
+        for row, count, words in zip(scores, frames, texts):
+            seconds = count * self._hop / SAMPLE_RATE
             try:
                 found.append(self.align(row[:count], seconds, words))
             except AlignmentError as error:
                 found.append(error)
         return found
+
+    @property
+    def _hop(self) -> int:
+        """Samples from a frame to the next one."""
+        return prod(self.model.config.conv_stride)
 
     def align(
         self, scores: Tensor, seconds: float, words: Sequence[str]
@@ -136,7 +142,7 @@ def align_words(
     scores : Tensor
         Log-probabilities of characters, shape (frames, characters).
     seconds : float
-        Length of the recording.
+        That the frames last.
     words : sequence of str
         What is said.
     characters : dict of str to int

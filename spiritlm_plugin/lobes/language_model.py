@@ -67,6 +67,14 @@ class LanguageModel(nn.Module):
         attend_by_document(model)
         # Whether logits are a projection and nothing else; found when needed.
         self._only_projects: bool | None = None
+        # Weights that wait to be shared out among processes, by name.
+        self.held: dict[str, Tensor] | None = None
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> LanguageModel:
+        # A shape whose weights wait has nothing to move.
+        return self if self.held is not None else super()._apply(fn, recurse)
 
     @property
     def rows(self) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +13,8 @@ from torch.nn import functional as F
 
 # Logits at a time: 64 MB of float32.
 _LOGITS = 2**24
+# The label where nothing is to be predicted.
+_NOTHING = -100
 
 
 class Scores(NamedTuple):
@@ -43,27 +48,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        needs_hidden, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        sums: list[Tensor | None] = [
-            torch.empty_like(hidden) if needs_hidden else None,
-            torch.zeros_like(weight, dtype=torch.float32)
-            if needs_weight
-            else None,
-            torch.zeros_like(bias, dtype=torch.float32)
-            if bias is not None and needs_bias
-            else None,
-        ]
-        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
-        hits = hidden.new_empty(len(hidden), dtype=torch.bool)
-        size = max(_LOGITS // len(weight), 1)
-        for start in range(0, len(hidden), size):
-            part = slice(start, start + size)
-            _score(
-                *(hidden[part], weight, bias, labels[part], weights[part]),
-                *(losses[part], hits[part]),
-                None if sums[0] is None else sums[0][part],
-                *sums[1:],
-            )
+        needs = ctx.needs_input_grad[:3]
+        liger = _liger(hidden.device.type)
+        score = _in_parts if liger is None else partial(_by_liger, liger)
+        losses, hits, sums = score(hidden, weight, bias, labels, weights, needs)
         ctx.sums = [
             None if found is None or kind is None else found.to(kind.dtype)
             for found, kind in zip(sums, (hidden, weight, bias))
@@ -75,6 +63,78 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [s if s is None else s.mul_(gradients[0]) for s in ctx.sums]
         return (*scaled, None, None)
+
+
+@cache
+def _liger(device: str) -> Callable[..., Any] | None:
+    """Return Liger's kernels, if they are there and know weights of tokens."""
+    if device != "cuda":
+        return None
+    try:
+        from liger_kernel.ops import fused_linear_cross_entropy as liger
+    except ModuleNotFoundError:
+        return None
+    forward = liger.fused_linear_cross_entropy_forward
+    knows = "token_grad_output" in signature(forward).parameters
+    return forward if knows else None
+
+
+def _by_liger(
+    liger: Callable[..., Any],
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    weights: Tensor,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """Return losses, hits and gradients of the weighted loss."""
+    losses, _, _, likeliest, *sums = liger(
+        hidden,
+        weight,
+        labels.where(labels >= 0, _NOTHING),
+        bias=bias,
+        ignore_index=_NOTHING,
+        reduction="none",
+        accum_dtype=torch.float32,
+        return_predicted_tokens=True,
+        token_grad_output=weights,
+        compute_gradients=any(needs),
+        weight_requires_grad=needs[1],
+    )
+    hits = (likeliest == labels) & (labels >= 0)
+    found = [s if wanted else None for s, wanted in zip(sums, needs)]
+    return losses, hits, found
+
+
+def _in_parts(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    weights: Tensor,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """Return the same, without kernels."""
+    sums: list[Tensor | None] = [
+        torch.empty_like(hidden) if needs[0] else None,
+        torch.zeros_like(weight, dtype=torch.float32) if needs[1] else None,
+        torch.zeros_like(bias, dtype=torch.float32)
+        if bias is not None and needs[2]
+        else None,
+    ]
+    losses = hidden.new_empty(len(hidden), dtype=torch.float32)
+    hits = hidden.new_empty(len(hidden), dtype=torch.bool)
+    size = max(_LOGITS // len(weight), 1)
+    for start in range(0, len(hidden), size):
+        part = slice(start, start + size)
+        _score(
+            *(hidden[part], weight, bias, labels[part], weights[part]),
+            *(losses[part], hits[part]),
+            None if sums[0] is None else sums[0][part],
+            *sums[1:],
+        )
+    return losses, hits, sums
 
 
 def _score(
@@ -126,9 +186,11 @@ def linear_cross_entropy(
 
     Logits are made for some tokens at a time, and their gradients right then:
     memory does not grow with tokens times vocabulary, and nothing is computed
-    twice.
+    twice. On a CUDA device Liger's kernels do it, if `liger_kernel` (0.8.5 or
+    newer) is installed. These were compared in Triton's interpreter, and are
+    untested on a GPU.
 
-    Source: Hsu et al., "Liger Kernel", 2024, section 3.2, without its kernels.
+    Source: Hsu et al., "Liger Kernel", 2024, section 3.2.
 
     Arguments
     ---------

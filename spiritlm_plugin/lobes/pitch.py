@@ -85,32 +85,40 @@ class FCPE(nn.Module):
         lengths : Tensor
             Frames of each item, ``samples // 80 + 1``, shape (batch,).
         """
-        # torchfcpe prints where samples leave [-1, 1].
-        with contextlib.redirect_stdout(io.StringIO()):
-            mels = [
-                self._mel(wav[None, :length, None], SAMPLE_RATE)[0]
-                for wav, length in zip(wavs, lengths.tolist())
-            ]
-        mel_lengths = torch.tensor([len(m) for m in mels], device=wavs.device)
-        salience = self._salience(
-            nn.utils.rnn.pad_sequence(mels, batch_first=True), mel_lengths
-        )
+        mels, counts = self._mels(wavs, lengths)
         cents = self.network.latent2cents_local_decoder(
-            salience, threshold=self.threshold
+            self._salience(mels, counts), threshold=self.threshold
         )
         f0 = self.network.cent_to_f0(cents).squeeze(-1)
-        is_voiced = f0 >= self.f0_min
-        frames = lengths // F0_HOP + 1
-        out = f0.new_zeros(2, len(wavs), int(frames.max()))
-        for i, (n, target) in enumerate(
-            zip(mel_lengths.tolist(), frames.tolist())
-        ):
-            filled = _interpolate(f0[i, :n], is_voiced[i, :n])
-            both = torch.stack(
-                [filled.clamp(max=self.f0_max), is_voiced[i, :n].to(f0)]
-            )
-            out[:, i, :target] = F.interpolate(both[None], size=target)[0]
-        return out[0], out[1], frames
+        is_voiced = (f0 >= self.f0_min) & _inside(counts, f0.shape[1])
+        f0 = _interpolate(f0, is_voiced).clamp(max=self.f0_max)
+        # A frame of the network's stands for two.
+        lengths = lengths // F0_HOP + 1
+        frames = int(lengths.max())
+        doubled = torch.stack([f0, is_voiced.to(f0)]).repeat_interleave(2, -1)
+        f0, voiced = doubled[..., :frames] * _inside(lengths, frames)
+        return f0, voiced, lengths
+
+    def _mels(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log mels, (batch, frames, mels), and the frames of each item.
+
+        torchfcpe continues a waveform with its reflection, and gives the last
+        frame twice; here each item of a batch has its own.
+        """
+        size = wavs.shape[1] + self._mel.win_size
+        places = torch.arange(size, device=wavs.device)
+        last = lengths[:, None] - 1
+        reflected = (last - (last - places).abs()).clamp(min=0)
+        # It prints where samples leave [-1, 1].
+        with contextlib.redirect_stdout(io.StringIO()):
+            mels = self._mel(wavs.gather(1, reflected)[..., None], SAMPLE_RATE)
+        frames = lengths // self._mel.hop_size
+        total = int(frames.max()) + 1
+        places = torch.arange(total, device=wavs.device)
+        source = torch.minimum(places, frames[:, None] - 1)[..., None]
+        mels = mels.gather(1, source.expand(-1, -1, mels.shape[2]))
+        inside = _inside(frames + 1, total)
+        return mels * inside.unsqueeze(-1), frames + 1
 
     def _salience(self, mels: Tensor, lengths: Tensor) -> Tensor:
         """Run the network with padding that changes nothing."""
@@ -369,16 +377,23 @@ def _group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
     return x * norm.weight[:, None] + norm.bias[:, None]
 
 
+def _inside(lengths: Tensor, frames: int) -> Tensor:
+    """Return where items have frames, of bool, shape (batch, frames)."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
 def _interpolate(f0: Tensor, voiced: Tensor) -> Tensor:
-    """Fill unvoiced frames linearly between voiced ones, flat at the ends."""
-    if not bool(voiced.any()):
-        return torch.zeros_like(f0)
-    known = voiced.nonzero().squeeze(1)
-    positions = torch.arange(len(f0), device=f0.device)
-    right = torch.searchsorted(known, positions).clamp(max=len(known) - 1)
-    left = (right - (known[right] > positions).long()).clamp(min=0)
-    left, right = known[left], known[right]
-    span = (right - left).clamp(min=1)
-    share = ((positions - left) / span).clamp(0, 1)
-    filled = f0[left] + share * (f0[right] - f0[left])
-    return torch.where(voiced, f0, filled)
+    """Fill unvoiced frames linearly between voiced ones, flat at the ends.
+
+    What has no voiced frame is 0. All is of shape (batch, frames).
+    """
+    frames = f0.shape[1]
+    places = torch.arange(frames, device=f0.device)
+    left = places.where(voiced, -1).cummax(1).values
+    right = places.where(voiced, frames).flip(1).cummin(1).values.flip(1)
+    first = left.where(left >= 0, right).clamp(max=frames - 1)
+    second = right.where(right < frames, left).clamp(min=0)
+    low, high = f0.gather(1, first), f0.gather(1, second)
+    share = (places - first) / (second - first).clamp(min=1)
+    filled = (low + share * (high - low)).where(~voiced, f0)
+    return filled * voiced.any(1, keepdim=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from spiritlm_plugin.dataio.audio.reading import WINDOW_SECONDS
 from spiritlm_plugin.dataio.batching import length_batches
 from spiritlm_plugin.dataio.units.units import (
     MIN_SAMPLES,
     SAMPLE_RATE,
+    WINDOW_SECONDS,
     SpeechUnits,
 )
 from spiritlm_plugin.lobes.phonetic import PhoneticTokenizer
@@ -160,6 +160,8 @@ class SpeechTokenizer(nn.Module):
 
 def join_windows(parts: Iterable[SpeechUnits]) -> SpeechUnits:
     """Join the units of consecutive windows of one recording.
+
+    Their times are those of `spiritlm_plugin.dataio.units.units.unit_starts`.
 
     Example
     -------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -433,7 +434,9 @@ class UnitVocoder(nn.Module):
                     f"{name} unit {int(stream.max())} is out of range: this "
                     f"vocoder has {self._size(name)}"
                 )
-        return SpeechUnits(**streams, full_rate=units.full_rate)
+        return SpeechUnits(
+            **streams, full_rate=units.full_rate, start=units.start
+        )
 
     def _durations(self, units: list[SpeechUnits]) -> list[Tensor | None]:
         """Predict the durations of the items that have none."""
@@ -518,6 +521,8 @@ def unit_frames(
 ) -> dict[str, Tensor]:
     """Return the streams of speech units, all at 25 Hz.
 
+    A phonetic unit has the pitch and style in force when it begins.
+
     Arguments
     ---------
     units : SpeechUnits
@@ -542,9 +547,9 @@ def unit_frames(
         if stream is None:
             continue
         if units.full_rate and len(stream):
-            times = int(PHONETIC_RATE / rate)
-            source = torch.arange(len(units)) // times
-            stream = stream[source.clamp(max=len(stream) - 1)]
+            times = units.starts(PHONETIC_RATE)
+            begun = np.searchsorted(units.starts(rate), times, "right")
+            stream = stream[torch.from_numpy(begun) - 1]
         frames[name] = stream
     if durations is None:
         return frames

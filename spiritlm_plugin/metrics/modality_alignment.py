@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -20,9 +21,9 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechUnits,
 )
 
-# A frame that a word begins with, to the rounding error of a time times a
-# rate, is the word's; as in `SpeechUnits.cut`.
-_ROUNDING = 1e-6
+# A unit that begins with a word, to so many digits of a second, is the word's;
+# as in `SpeechUnits.cut`.
+_DIGITS = 6
 # What torch calls them.
 _REDUCTIONS = {"mean": "mean", "max": "amax"}
 
@@ -83,7 +84,7 @@ def speech_token_words(
             "units read back from a merged stream have no durations, which "
             "tell the words apart; give units as they were tokenized"
         )
-    starts = torch.tensor(boundaries[:-1], dtype=torch.float64)
+    starts = np.round(np.asarray(boundaries[:-1], np.float64), _DIGITS)
     kinds = units.merge().kinds
     words = torch.empty_like(kinds)
     for kind, stream, rate in (
@@ -93,14 +94,13 @@ def speech_token_words(
     ):
         if stream is None:
             continue
-        frames = torch.arange(len(stream))
+        times = units.starts(rate).round(_DIGITS)
         # Tokens are the runs of a unit; but style is kept whole.
         if kind is not Kind.STYLE:
             lengths = stream.unique_consecutive(return_counts=True)[1]
-            frames = lengths.cumsum(0) - lengths
-        first = (starts * rate - _ROUNDING).ceil().long()
-        found = torch.searchsorted(first, frames, right=True) - 1
-        words[kinds == int(kind)] = found
+            times = times[(lengths.cumsum(0) - lengths).numpy()]
+        begun = np.searchsorted(starts, times, "right")
+        words[kinds == int(kind)] = torch.from_numpy(begun) - 1
     return words
 
 

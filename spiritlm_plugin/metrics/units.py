@@ -8,7 +8,11 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import (
+    PHONETIC_RATE,
+    SAMPLE_RATE,
+    units_before,
+)
 
 # Samples that a frame sees: a hop, and 5 ms of the next one.
 _FIELD = 720
@@ -39,10 +43,10 @@ def frame_labels(
     """
     labels = [outside] * frames
     middle = _FIELD / 2 / SAMPLE_RATE
-    rate = SAMPLE_RATE / PHONETIC_HOP
     for label, start, end in segments:
         first, last = (
-            max(0, -int(-(time - middle) * rate // 1)) for time in (start, end)
+            int(units_before(max(time - middle, 0.0), PHONETIC_RATE))
+            for time in (start, end)
         )
         labels[first:last] = [label] * (min(last, frames) - first)
     return labels

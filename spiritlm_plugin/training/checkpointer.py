@@ -5,18 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
+    DEFAULT_SAVE_HOOKS,
     METAFNAME,
     Checkpoint,
     Checkpointer,
+    ckpt_recency,
+    get_default_hook,
+    torch_save,
 )
-from speechbrain.utils.distributed import if_main_process, run_on_main
-from torch import nn
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    ddp_broadcast,
+    if_main_process,
+)
+from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, check_weights
 from spiritlm_plugin.utils.files import DiskFullError, naming_full_disk
@@ -33,7 +46,17 @@ class AtomicCheckpointer(Checkpointer):
     A checkpoint gets its name when it is complete. One that is damaged, or
     whose weights are NaN or infinite, is refused with a `CheckpointError` that
     names the file; one for which there is no room, with a `DiskFullError`.
-    Arguments are those of `Checkpointer`.
+
+    `save_and_keep_only`, with which a Brain saves, copies the weights to the
+    CPU and returns; they are written while training goes on. What goes wrong
+    then is raised by `check`, by `wait` or when something is saved again. That
+    takes once more the memory of what is saved.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As of `Checkpointer`. What has a method ``stage``, as `ShardedState`
+        has, is copied by it: called with a path, it returns what writes there.
 
     Example
     -------
@@ -46,27 +69,156 @@ class AtomicCheckpointer(Checkpointer):
     True
     """
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._written: Future[Checkpoint | None] | None = None
+        # What is still to be written of the checkpoint that is being saved.
+        self._jobs: list[Callable[[], object]] = []
+
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint:
         """Save a checkpoint; see `Checkpointer.save_checkpoint`."""
+        self._begin(lambda: None, *args, **kwargs)
+        # All wait: who looked for checkpoints now would miss this one.
+        return ddp_broadcast(self.wait())
+
+    def save_and_keep_only(
+        self,
+        meta: Mapping[str, Any] | None = None,
+        end_of_epoch: bool = True,
+        name: str | None = None,
+        num_to_keep: int = 1,
+        keep_recent: bool = True,
+        importance_keys: Iterable[Any] = (),
+        max_keys: Iterable[str] = (),
+        min_keys: Iterable[str] = (),
+        ckpt_predicate: Callable[[Checkpoint], bool] | None = None,
+        verbosity: int = logging.INFO,
+    ) -> None:
+        """Save a checkpoint, and delete others when it is complete.
+
+        Returns before that; see `Checkpointer.save_and_keep_only` for the
+        arguments, and `wait`.
+        """
+        recent = [ckpt_recency] if keep_recent else []
+        orders = [
+            *({"min_key": key} for key in min_keys),
+            *({"max_key": key} for key in max_keys),
+            *({"importance_key": key} for key in [*importance_keys, *recent]),
+        ]
+        delete = partial(self._delete, orders, num_to_keep, ckpt_predicate)
+        self._begin(delete, meta or {}, end_of_epoch, name, verbosity)
+
+    def check(self) -> None:
+        """Raise what went wrong in writing the last checkpoint, if it is over.
+
+        Raises
+        ------
+        DiskFullError
+            If there was no room.
+        """
+        if self._written is not None and self._written.done():
+            self.wait()
+
+    def wait(self) -> Checkpoint | None:
+        """Wait until the last checkpoint is written, and raise what went wrong.
+
+        Returns
+        -------
+        Checkpoint
+            In the main process, if there was something to wait for.
+
+        Raises
+        ------
+        DiskFullError
+            If there was no room.
+
+        Example
+        -------
+        >>> checkpointer = AtomicCheckpointer(tmp, {"m": torch.nn.Linear(2, 2)})
+        >>> checkpointer.save_and_keep_only()
+        >>> checkpointer.wait().path.name.startswith("CKPT")
+        True
+        """
+        if self._written is None:
+            return None
+        written, self._written = self._written, None
+        return written.result()
+
+    def recover_if_possible(
+        self, *args: Any, **kwargs: Any
+    ) -> Checkpoint | None:
+        """Load a checkpoint; see `Checkpointer.recover_if_possible`."""
+        self.wait()
+        ddp_barrier()
+        return super().recover_if_possible(*args, **kwargs)
+
+    def _begin(
+        self, then: Callable[[], None], *args: Any, **kwargs: Any
+    ) -> None:
+        """Copy what is to be saved, and let it be written."""
+        self.wait()
         if if_main_process():
             self._remove_partial()
+        for name, found in self.recoverables.items():
+            if (
+                hasattr(found, "stage")
+                or get_default_hook(found, DEFAULT_SAVE_HOOKS) is torch_save
+            ):
+                self.custom_save_hooks[name] = self._stage
+        self._jobs = []
+        with self._in_room():
+            saved = super().save_checkpoint(*args, **kwargs)
+        self._written = self._thread.submit(
+            self._finish, saved, self._jobs, then
+        )
+
+    def _stage(self, found: Any, path: Path) -> None:
+        if hasattr(found, "stage"):
+            self._jobs.append(found.stage(path))
+        elif if_main_process():
+            state = _on_cpu(found.state_dict(), {})
+            self._jobs.append(partial(torch.save, state, path))
+
+    def _finish(
+        self,
+        saved: Checkpoint | None,
+        jobs: list[Callable[[], object]],
+        then: Callable[[], None],
+    ) -> Checkpoint | None:
+        """Write; in a thread, where processes cannot wait for each other."""
+        with self._in_room():
+            while jobs:  # a copy is given back when it is written
+                jobs.pop(0)()
+        if saved is None:  # in other processes than the main one
+            return None
+        saved = self._complete(saved)
+        then()
+        return saved
+
+    @contextmanager
+    def _in_room(self) -> Iterator[None]:
         try:
             with naming_full_disk(Path(self.checkpoints_dir) / "checkpoint"):
-                saved = super().save_checkpoint(*args, **kwargs)
+                yield
         except DiskFullError:
             self._remove_partial()
             raise
-        # All wait: who looked for checkpoints now would miss this one.
-        return run_on_main(self._complete, args=[saved])
 
-    def save_and_keep_only(
-        self, *args: Any, importance_keys: Iterable[Any] = (), **kwargs: Any
+    def _delete(
+        self,
+        orders: list[dict[str, Any]],
+        count: int,
+        predicate: Callable[[Checkpoint], bool] | None,
     ) -> None:
-        """Save a checkpoint; see `Checkpointer.save_and_keep_only`."""
-        # The list that is its default grows with each call.
-        super().save_and_keep_only(
-            *args, importance_keys=list(importance_keys), **kwargs
-        )
+        """Delete what is not among the first of any order."""
+        known, kept = set(), set()
+        for order in orders:
+            found = self.find_checkpoints(**order, ckpt_predicate=predicate)
+            known.update(found)
+            kept.update(found[:count])
+        for checkpoint in known - kept:
+            shutil.rmtree(checkpoint.path)
 
     def list_checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints; see `Checkpointer.list_checkpoints`.
@@ -149,6 +301,22 @@ class AtomicCheckpointer(Checkpointer):
             or "dataloader" in name
             or self.optional_recoverables.get(name, False)
         )
+
+
+def _on_cpu(value: Any, known: dict[Any, Tensor]) -> Any:
+    """Return a copy of nested values; tensors that are one stay one."""
+    if isinstance(value, Tensor):
+        place = value.data_ptr(), value.shape, value.stride(), value.dtype
+        if place not in known:
+            known[place] = value.detach().to("cpu", copy=True)
+        return known[place]
+    if isinstance(value, dict):
+        copied = copy(value)  # a state dict knows more than its items
+        copied.update({n: _on_cpu(x, known) for n, x in value.items()})
+        return copied
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_cpu(x, known) for x in value)
+    return value
 
 
 class _Files(dict[str, Path]):

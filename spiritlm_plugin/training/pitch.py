@@ -189,7 +189,7 @@ def make_dataset(
     device : str or torch.device
         On which F0 is found.
     """
-    items = load_manifest(Path(hparams["manifest_folder"]) / f"{split}.json")
+    items = load_manifest(Path(hparams["manifest_folder"]) / split)
     items = {
         name: item
         for name, item in items.items()

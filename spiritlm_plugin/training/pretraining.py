@@ -40,7 +40,7 @@ from spiritlm_plugin.training.pretraining_stream import (
     shares_of,
 )
 from spiritlm_plugin.training.samples import Sampler
-from spiritlm_plugin.training.sharding import ShardedState, shard
+from spiritlm_plugin.training.sharding import ShardedState, hold, shard
 from spiritlm_plugin.training.speed import operations_of
 from spiritlm_plugin.training.trainer import TrainingBrain, unwrap
 from spiritlm_plugin.utils.files import safe_file_name
@@ -86,7 +86,7 @@ class LanguageModelBrain(TrainingBrain):
         if not self.hparams.fsdp:
             super()._wrap_distributed()
             return
-        shard(self.modules.model, self.precision)
+        shard(self.modules.model, self.precision, self.device)
 
     def init_optimizers(self) -> None:
         """Make the optimizer; sharded weights are saved with its state."""
@@ -242,7 +242,8 @@ def make_language_model(
     Arguments
     ---------
     hparams : PretrainingSettings
-        The recipe's.
+        The recipe's. With ``fsdp`` the weights wait in the main process until
+        they are shared out; see `hold`.
     units : dict
         How many there are of each stream.
 
@@ -251,21 +252,13 @@ def make_language_model(
     ValueError
         If rows are longer than the context, or adapters are to be sharded.
     """
-    if hparams["pretrained"]:
-        lm = start_language_model(
-            hparams["pretrained"],
-            units,
-            hparams["rope_theta"],
-            hparams["context"],
-            random_weights=hparams["random_weights"],
+    if hparams["lora"]["r"] and hparams["fsdp"]:
+        raise ValueError(
+            "lora and fsdp do not go together: adapters are for models that "
+            "one GPU holds; choose one of them"
         )
-    else:
-        texts = load_texts(hparams["text_files"] or ())["text"]
-        text = train_text_tokenizer(texts, hparams["text_pieces"])
-        sizes = {"max_position_embeddings": hparams["context"]}
-        lm = new_language_model(
-            hparams["model"] | sizes, Vocabulary.extend(text, **units)
-        )
+    make = partial(_start, hparams, units)
+    lm = hold(make) if hparams["fsdp"] else make()
     if hparams["row_tokens"] > lm.context:
         raise ValueError(
             f"row_tokens {hparams['row_tokens']} are more than the model's "
@@ -273,14 +266,28 @@ def make_language_model(
         )
     if hparams["activation_checkpointing"]:
         lm.model.gradient_checkpointing_enable()
-    if hparams["lora"]["r"] and hparams["fsdp"]:
-        raise ValueError(
-            "lora and fsdp do not go together: adapters are for models that "
-            "one GPU holds; choose one of them"
-        )
     if hparams["lora"]["r"]:
         add_adapters(lm, hparams["lora"])
     return lm
+
+
+def _start(
+    hparams: PretrainingSettings, units: Mapping[str, int]
+) -> LanguageModel:
+    if hparams["pretrained"]:
+        return start_language_model(
+            hparams["pretrained"],
+            units,
+            hparams["rope_theta"],
+            hparams["context"],
+            random_weights=hparams["random_weights"],
+        )
+    texts = load_texts(hparams["text_files"] or ())["text"]
+    text = train_text_tokenizer(texts, hparams["text_pieces"])
+    sizes = {"max_position_embeddings": hparams["context"]}
+    return new_language_model(
+        hparams["model"] | sizes, Vocabulary.extend(text, **units)
+    )
 
 
 def prepare_validation(

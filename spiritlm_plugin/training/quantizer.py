@@ -26,6 +26,9 @@ from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
 from spiritlm_plugin.utils.files import read_json
 
+# Utterances that a teacher has to say something of.
+_TRIED = 100
+
 
 class QuantizerSettings(TeacherSettings):
     """What the training of a quantizer reads."""
@@ -36,8 +39,9 @@ class QuantizerSettings(TeacherSettings):
 class QuantizerBrain(TrainingBrain):
     """Learns a teacher's units of clean audio from features of changed audio.
 
-    The units, deduplicated, are CTC targets. ``tokenizer`` is set after it is
-    made, so that it stays in evaluation.
+    The units, deduplicated, are CTC targets. The teacher is k-means, or the
+    quantizer of an iteration before. ``tokenizer`` is set after it is made, so
+    that it stays in evaluation.
 
     Source: Gat et al., "Augmentation Invariant Discrete Representation for
     Generative Spoken Language Modeling", 2023.
@@ -74,8 +78,10 @@ class QuantizerBrain(TrainingBrain):
             units = fill_blanks(scores.argmax(-1), lengths, quantizer.units)
             pairs = zip(targets, target_lengths, units, lengths)
             clean, changed = zip(*((t[:n], u[:m]) for t, n, u, m in pairs))
-            changes = unit_edit_distance(clean, changed)
-            self.record(int(target_lengths.sum()), unit_edit_distance=changes)
+            count = int(target_lengths.sum())
+            if count:
+                changes = unit_edit_distance(clean, changed)
+                self.record(count, unit_edit_distance=changes)
         return F.ctc_loss(
             scores.float().log_softmax(-1).transpose(0, 1),
             targets,
@@ -87,7 +93,7 @@ class QuantizerBrain(TrainingBrain):
 
 
 def make_dataset(
-    hparams: QuantizerSettings, brain: sb.Brain, split: str
+    hparams: QuantizerSettings, brain: QuantizerBrain, split: str
 ) -> DynamicItemDataset:
     """Return waveforms and the teacher's deduplicated units.
 
@@ -95,21 +101,33 @@ def make_dataset(
     ---------
     hparams : QuantizerSettings
         The recipe's.
-    brain : speechbrain.Brain
-        On whose device the teacher runs.
+    brain : QuantizerBrain
+        On whose device the teacher runs; with its tokenizer.
     split : str
         Of the manifests.
+
+    Raises
+    ------
+    ValueError
+        If the teacher gives the first utterances nothing but blanks.
     """
+    blank = brain.tokenizer.quantizer.units
 
     @takes("wav", "phonetic_units")
     @provides("signal", "targets")
     def load(path: str, units: Tensor) -> Iterator[Tensor]:
         yield read_audio(path)
-        yield units.unique_consecutive()
+        # A linear teacher has blanks, where it hears nothing at all.
+        yield units[units < blank].unique_consecutive()
 
-    data = DynamicItemDataset.from_arrow_dataset(
-        teacher_units(hparams, brain, split)
-    )
+    corpus = teacher_units(hparams, brain, split)
+    tried = corpus[:_TRIED]["phonetic_units"]
+    if all(bool((units >= blank).all()) for units in tried):
+        raise ValueError(
+            f"{hparams['teacher']} gives the first {len(tried)} utterances of "
+            f"{split} nothing but blanks; train it longer"
+        )
+    data = DynamicItemDataset.from_arrow_dataset(corpus)
     data.add_dynamic_item(load)
     data.set_output_keys(["signal", "targets"])
     return data

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from spiritlm_plugin.dataio.batching import spread
-from spiritlm_plugin.dataio.stream.interleaving import Utterance
+from spiritlm_plugin.dataio.stream.utterances import Utterance
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.inference.few_shot import (

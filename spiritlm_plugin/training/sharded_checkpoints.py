@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from torch.distributed.tensor import DTensor
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError, check_weights
@@ -41,7 +43,25 @@ _INDEX_CLASSES = {
 }
 
 
-def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
+def staged(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of this process's part of a state dict, on the CPU.
+
+    Example
+    -------
+    >>> state = {"weight": torch.ones(2), "lr": 0.1}
+    >>> copied = staged(state)
+    >>> state["weight"] += 1
+    >>> copied
+    {'weight': tensor([1., 1.]), 'lr': 0.1}
+    """
+    return BlockingAsyncStager().stage(state)
+
+
+def save_sharded(
+    state: dict[str, Any],
+    folder: str | Path,
+    group: dist.ProcessGroup | None = None,
+) -> None:
     """Write a state dict, each process its part.
 
     Arguments
@@ -52,6 +72,8 @@ def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
     folder : str or Path
         That all processes see; is made. In it are a file of each process and
         ``.metadata``, the index, which is written last.
+    group : ProcessGroup, optional
+        Of all processes; one of its own, if they do something else meanwhile.
 
     Raises
     ------
@@ -59,7 +81,11 @@ def save_sharded(state: dict[str, Any], folder: str | Path) -> None:
         If there is no room.
     """
     with _one_process_is_fine(), naming_full_disk(folder):
-        dcp.save(state, storage_writer=dcp.FileSystemWriter(folder))
+        dcp.save(
+            state,
+            storage_writer=dcp.FileSystemWriter(folder),
+            process_group=group,
+        )
 
 
 def load_sharded(state: dict[str, Any], folder: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,28 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import ddp_broadcast
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_state_dict,
+    set_model_state_dict,
     set_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
+from spiritlm_plugin.lobes.document_attention import BY_DOCUMENT
 from spiritlm_plugin.lobes.language_model import LanguageModel
 from spiritlm_plugin.training.sharded_checkpoints import (
     load_sharded,
     save_sharded,
+    staged,
 )
+from spiritlm_plugin.utils.processes import rank_and_world_size
 
 _POLICIES = {
     "fp32": MixedPrecisionPolicy(),
@@ -38,12 +45,92 @@ _POLICIES = {
 }
 
 
-def shard(lm: LanguageModel, precision: str) -> None:
+def hold(make: Callable[[], LanguageModel]) -> LanguageModel:
+    """Make a model in the main process, and its shape alone in all others.
+
+    Its weights wait on the main process's CPU until `shard` shares them out:
+    no other process reads them, and none but that one holds them all. So they
+    do not depend on how many processes there are.
+
+    Arguments
+    ---------
+    make : callable
+        Makes the model, and draws its weights; called in the main process.
+
+    Returns
+    -------
+    LanguageModel
+        Without weights: it cannot be called, and stays as it is where modules
+        are moved.
+
+    Example
+    -------
+    >>> folder = f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+    >>> lm = hold(lambda: load_language_model(folder))
+    >>> lm.device, len(lm.held) > 0
+    (device(type='meta'), True)
+    """
+    lm = make() if _is_main() else None
+    shape = ddp_broadcast(None if lm is None else _shape(lm))
+    if lm is None:
+        lm, held = _from_shape(*shape), {}
+    else:
+        held = _weights(lm.model)
+    _empty(lm.model, "meta")
+    lm.held = held
+    return lm
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _is_main() -> bool:
+    return rank_and_world_size()[0] == 0
+
+
+def _shape(lm: LanguageModel) -> tuple[Any, ...]:
+    model = lm.model
+    return model.config, model.generation_config, model.dtype, lm.vocabulary
+
+
+def _from_shape(
+    config: Any, generation: Any, dtype: torch.dtype, vocabulary: Vocabulary
+) -> LanguageModel:
+    from transformers import AutoModelForCausalLM
+
+    attention = config._attn_implementation
+    if attention == BY_DOCUMENT:
+        attention = "sdpa"
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=attention
+        )
+    model.generation_config = generation
+    return LanguageModel(model, vocabulary)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return weights and buffers, of which some are in no state dict."""
+    buffers = {n: x.clone() for n, x in model.named_buffers()}
+    return {**model.state_dict(), **buffers}
+
+
+def _empty(model: PreTrainedModel, device: torch.device | str) -> None:
+    """Leave the shape of a model, with weights of no value, on a device."""
+    model.to_empty(device=device)
+    model.tie_weights()
+
+
+def shard(
+    lm: LanguageModel, precision: str, device: torch.device | str = "cpu"
+) -> None:
     """Share a language model out among all processes, with FSDP2.
 
     Each keeps its part of the weights, of the gradients and of the optimizer's
     state, and gets the other parts of a decoder layer while it computes that
-    layer. An optimizer is made afterwards. All processes call the model, and
+    layer. The weights are those of the main process, which sends them out one
+    by one; an optimizer is made afterwards. All processes call the model, and
     ``lm.model.generate``, together.
 
     Source: Zhao et al., "PyTorch FSDP", VLDB 2023.
@@ -51,10 +138,12 @@ def shard(lm: LanguageModel, precision: str) -> None:
     Arguments
     ---------
     lm : LanguageModel
-        On the device of its process, with the same weights in each.
+        Of `hold`; or of the same shape in each process.
     precision : str
         ``"fp32"``, or ``"bf16"`` to compute in bfloat16: weights are kept, and
         gradients added up, as they are and in float32.
+    device : torch.device or str
+        Of this process.
 
     Raises
     ------
@@ -82,13 +171,37 @@ def shard(lm: LanguageModel, precision: str) -> None:
             f"precision should be {' or '.join(_POLICIES)}, got {precision!r}"
         )
     # By default FSDP takes a GPU where there is one, whatever the model does.
-    mesh = init_device_mesh(lm.device.type, (dist.get_world_size(),))
+    kind = torch.device(device).type
+    mesh = init_device_mesh(kind, (dist.get_world_size(),))
     policy = _POLICIES[precision]
-    for module in (*_decoder_layers(lm.model), lm.model):
+    layers = _decoder_layers(lm.model)
+    weights, lm.held = lm.held, None
+    if weights is None:
+        weights = _weights(lm.model) if _is_main() else {}
+        _empty(lm.model, "meta")
+    for module in (*layers, lm.model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
+    _empty(lm.model, device)
+    _send(weights, lm.model)
     # Makes `generate` go on in all processes until the last one is done. By
     # torch's types a module holds nothing but tensors and modules.
     lm.model._is_fsdp_managed_module = True  # type: ignore[assignment]
+
+
+def _send(weights: dict[str, Tensor], model: PreTrainedModel) -> None:
+    """Fill a model in all processes with the weights of the main one."""
+    for name, buffer in model.named_buffers():
+        if _is_main():
+            buffer.copy_(weights[name])
+        dist.broadcast(buffer, 0)
+    names = model.state_dict().keys() & weights.keys()
+    set_model_state_dict(
+        model,
+        {name: weights[name] for name in names},
+        options=StateDictOptions(
+            full_state_dict=True, broadcast_from_rank0=True
+        ),
+    )
 
 
 def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
@@ -172,6 +285,12 @@ class ShardedState:
     def __init__(self, lm: LanguageModel, optimizer: torch.optim.Optimizer):
         self.lm = lm
         self.optimizer = optimizer
+        # What is written while training goes on has a group of its own.
+        self._group = dist.new_group(backend="gloo") if _joined() else None
+
+    def stage(self, path: Path) -> Callable[[], None]:
+        """Copy this process's part to the CPU; return what writes it."""
+        return partial(save_sharded, staged(self._state()), path, self._group)
 
     def _state(self) -> dict[str, Any]:
         model, optimizer = get_state_dict(self.lm.model, self.optimizer)
@@ -179,7 +298,7 @@ class ShardedState:
 
     @mark_as_saver
     def _save(self, path: Path) -> None:
-        save_sharded(self._state(), path)
+        self.stage(path)()
 
     @mark_as_loader
     def _load(self, path: Path, end_of_epoch: bool) -> None:

@@ -130,9 +130,7 @@ def crop(
 
 def make_dataset(hparams: StyleSettings, split: str) -> DynamicItemDataset:
     """Return the recordings of a split with a label for each second."""
-    items = load_manifest(
-        Path(hparams["manifest_folder"]) / f"{split}.json", needs=["style"]
-    )
+    items = load_manifest(Path(hparams["manifest_folder"]) / split, ["style"])
     shortest = hparams["shortest_seconds"]
     items = {n: i for n, i in items.items() if i["duration"] >= shortest}
     labels = read_labels(hparams, split, items)
@@ -178,7 +176,7 @@ def read_labels(
     index = {style: i for i, style in enumerate(hparams["styles"])}
     if unknown := {item["style"] for item in items.values()} - index.keys():
         raise ValueError(
-            f"{split}.json has styles that the YAML does not name: "
+            f"{split} has styles that the YAML does not name: "
             f"{sorted(unknown)}; add them to `styles`"
         )
     return {

@@ -53,9 +53,7 @@ class StyleClusters:
 
     def label(self, split: str) -> tuple[dict[str, list[int]], dict[str, Any]]:
         """Return the cluster of each second of a split, and figures of it."""
-        items = load_manifest(
-            self.folder / f"{split}.json", needs=["style", "speaker"]
-        )
+        items = load_manifest(self.folder / split, ["style", "speaker"])
         device = next(self.tokenizer.parameters()).device
         features = {
             name: rows.numpy()

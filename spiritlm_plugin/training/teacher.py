@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from itertools import islice
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
+import numpy as np
 from speechbrain import Brain
-from speechbrain.utils.distributed import ddp_barrier
 
 from spiritlm_plugin.dataio.audio.reading import WINDOW_SECONDS
-from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.checkpoints import digest_values
+from spiritlm_plugin.dataio.corpus.manifests import open_source
+from spiritlm_plugin.dataio.corpus.mapping import Items
+from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.dataio.corpus.unit_store import (
     fingerprints,
-    load_corpus,
     tokenize_corpus,
 )
 from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.training.trainer import LoaderSettings
+from spiritlm_plugin.utils.placing import Placed
 
 # Utterances of a split, with --debug.
 _DEBUG_UTTERANCES = 16
@@ -52,7 +53,7 @@ def teacher_units(
     brain : speechbrain.Brain
         Says the device, and whether a debug run wants few utterances.
     split : str
-        Name of the manifest.
+        Of the manifest.
 
     Returns
     -------
@@ -86,32 +87,43 @@ def teacher_units(
     >>> corpus[0]["utterance"], len(corpus[0]["phonetic_units"])
     ('a', 59)
     """
-    items = load_manifest(Path(hparams["manifest_folder"]) / f"{split}.json")
-    items = {
-        name: {k: item[k] for k in ("wav", "duration")}
-        for name, item in items.items()
-        # Longer ones are tokenized in windows, off the clock of the whole.
-        if hparams["shortest_seconds"] <= item["duration"] <= WINDOW_SECONDS
-    }
+    source = _Chosen(hparams, split, _DEBUG_UTTERANCES if brain.debug else None)
     folder = Path(hparams["output_folder"]) / "teacher_units"
     if brain.debug:
-        items = dict(islice(items.items(), _DEBUG_UTTERANCES))
         folder = folder / "debug"
-    if not items:
-        raise ValueError(
-            f"no utterance of {split}.json is between "
-            f"{hparams['shortest_seconds']} and {WINDOW_SECONDS} s long"
-        )
-    tokenizer = load_tokenizer(hparams["teacher"]).to(brain.device)
+    tokenizer = load_tokenizer(hparams["teacher"])
     part = fingerprints(tokenizer)
-    with torch.inference_mode():
-        tokenize_corpus(
-            items,
-            folder / split,
-            tokenizer,
-            part,
-            rank=int(os.environ.get("RANK", 0)),
-            world_size=int(os.environ.get("WORLD_SIZE", 1)),
-        )
-    ddp_barrier()
+    placed = Placed(tokenizer, brain.device)
+    tokenize_corpus(source, folder / split, placed, part)
     return load_corpus(folder / split, part)
+
+
+class _Chosen:
+    """What the utterances of a split are whose units are learned from."""
+
+    def __init__(self, hparams: TeacherSettings, split: str, most: int | None):
+        shortest = hparams["shortest_seconds"]
+        self._source = open_source(Path(hparams["manifest_folder"]) / split)
+        durations = self._source.durations
+        # Longer ones are tokenized in windows, off the clock of the whole.
+        fitting = (shortest <= durations) & (durations <= WINDOW_SECONDS)
+        self._rows = np.flatnonzero(fitting)[:most]
+        if not len(self._rows):
+            raise ValueError(
+                f"no utterance of {split} is between {shortest} and "
+                f"{WINDOW_SECONDS} s long"
+            )
+        self.durations = durations[self._rows]
+        self.seconds = float(self.durations.sum())
+        rows = hashlib.sha256(self._rows.tobytes()).hexdigest()
+        self.digest = digest_values([self._source.digest, rows])
+
+    def items(self, start: int, stop: int) -> Items:
+        """Return the recordings of some utterances."""
+        rows = self._rows[start:stop]
+        found = self._source.items(rows[0], rows[-1] + 1)
+        names = list(found)
+        return {
+            name: {k: found[name][k] for k in ("wav", "duration")}
+            for name in (names[row] for row in rows - rows[0])
+        }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
 
-from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import open_source
+from spiritlm_plugin.dataio.corpus.merging import merge_shards
+from spiritlm_plugin.dataio.corpus.shards import STREAMS
 from spiritlm_plugin.dataio.corpus.unit_store import (
-    STREAMS,
     Tokenizer,
     fingerprints,
     tokenize_corpus,
@@ -23,6 +24,8 @@ from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.lobes.augmentation import Equalizer, PitchShift
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
 from spiritlm_plugin.utils.configuration import Settings
+from spiritlm_plugin.utils.engines import Engine
+from spiritlm_plugin.utils.placing import Placed
 from spiritlm_plugin.utils.seeds import derive_seed
 
 _CHANGES = {"pitch_ratios": PitchShift, "equalizer": Equalizer}
@@ -40,9 +43,11 @@ class TokenizingSettings(Settings):
     style: str | None
     pitch_ratios: list[list[int]] | None
     equalizer: float | None
+    engine: Engine
     shard_seconds: float
     read_seconds: float
     batch_seconds: float
+    file_bytes: int
     workers: int
 
 
@@ -75,7 +80,7 @@ class ChangedVoices:
 
     Arguments
     ---------
-    tokenizer : SpeechTokenizer
+    tokenizer : callable
         That hears it.
     changes : nn.Module
         Of waveforms, (batch, samples).
@@ -83,14 +88,12 @@ class ChangedVoices:
         Of what is drawn.
     """
 
-    def __init__(
-        self, tokenizer: SpeechTokenizer, changes: nn.Module, seed: int
-    ):
+    def __init__(self, tokenizer: Tokenizer, changes: nn.Module, seed: int):
         self.tokenizer = tokenizer
         self.changes = changes
         self.seed = seed
 
-    def __call__(self, wavs: Sequence[Tensor]) -> list[SpeechUnits]:
+    def __call__(self, wavs: Sequence[Tensor]) -> Sequence[SpeechUnits]:
         """Return the units of waveforms, changed."""
         return self.tokenizer([self.change(wav) for wav in wavs])
 
@@ -103,40 +106,49 @@ class ChangedVoices:
 
 
 def tokenize_splits(
-    hparams: TokenizingSettings, tokenizer: SpeechTokenizer
+    hparams: TokenizingSettings, run_opts: Mapping[str, Any]
 ) -> None:
-    """Tokenize the splits of a corpus; processes share the work.
+    """Tokenize the splits of a corpus; processes or a cluster share the work.
+
+    Where all shards of a split are there, they are merged.
 
     Arguments
     ---------
     hparams : TokenizingSettings
         The recipe's.
-    tokenizer : SpeechTokenizer
-        Of `load`, on its device.
+    run_opts : dict
+        ``device`` and ``precision`` of the networks.
     """
+    tokenizer = load(hparams)
     tokenizer.batch_seconds = hparams["batch_seconds"]
-    parts = fingerprints(tokenizer)
-    tokenize: Tokenizer = tokenizer
+    device, precision = run_opts["device"], run_opts["precision"]
+    tokenize: Tokenizer = Placed(tokenizer, device, precision)
+    description: dict[str, Any] = {}
+    if precision != "fp32":
+        description["precision"] = precision
     values: Mapping[str, Any] = hparams
     changes = {name: values[name] for name in _CHANGES if values[name]}
     if changes:
         voices = [_CHANGES[name](value) for name, value in changes.items()]
         changes["seed"] = hparams["seed"]
+        description["changes"] = changes
         tokenize = ChangedVoices(
-            tokenizer, nn.Sequential(*voices), hparams["seed"]
+            tokenize, nn.Sequential(*voices), hparams["seed"]
         )
+    parts = fingerprints(tokenizer)
     for split in hparams["splits"]:
-        manifest = Path(hparams["manifest_folder"]) / f"{split}.json"
-        with torch.inference_mode():
-            tokenize_corpus(
-                load_manifest(manifest),
-                Path(hparams["output_folder"]) / split,
-                tokenize,
-                parts,
-                shard_seconds=hparams["shard_seconds"],
-                batch_seconds=hparams["read_seconds"],
-                workers=hparams["workers"],
-                rank=int(os.environ.get("RANK", 0)),
-                world_size=int(os.environ.get("WORLD_SIZE", 1)),
-                changes=changes,
-            )
+        folder = Path(hparams["output_folder"]) / split
+        tokenize_corpus(
+            open_source(Path(hparams["manifest_folder"]) / split),
+            folder,
+            tokenize,
+            parts,
+            shard_seconds=hparams["shard_seconds"],
+            batch_seconds=hparams["read_seconds"],
+            workers=hparams["workers"],
+            description=description,
+            engine=hparams["engine"],
+            device=device,
+        )
+        if hparams["file_bytes"]:
+            run_on_main(merge_shards, args=[folder, hparams["file_bytes"]])

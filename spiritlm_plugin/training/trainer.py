@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from spiritlm_plugin.training.checkpointer import AtomicCheckpointer
 from spiritlm_plugin.training.speed import Speedometer
 from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.seeds import derive_seed
@@ -154,6 +155,12 @@ class TrainingBrain(sb.Brain):
                 self.checkpointer.checkpoints_dir
             )
 
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Train; at the end the last checkpoint is complete."""
+        super().fit(*args, **kwargs)
+        if isinstance(self.checkpointer, AtomicCheckpointer):
+            self.checkpointer.wait()
+
     def record(self, weight: float = 1, **figures: Any) -> None:
         """Add figures of a batch to the means of the stage."""
         self.means.add(figures, weight)
@@ -239,7 +246,12 @@ class TrainingBrain(sb.Brain):
     def on_fit_batch_end(
         self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
     ) -> None:
-        """Go on with the learning rate's schedule, and log the speed."""
+        """Go on with the learning rate's schedule, and log the speed.
+
+        If a checkpoint could not be written meanwhile, training stops here.
+        """
+        if isinstance(self.checkpointer, AtomicCheckpointer):
+            self.checkpointer.check()
         if should_step:
             self.go_on_with_schedule()
             self._log_speed()

@@ -19,7 +19,7 @@ from typing_extensions import NotRequired
 from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.checkpoints import load_state
-from spiritlm_plugin.dataio.corpus.unit_store import load_corpus
+from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.integrations.parts import read_parts, save_part
 from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss

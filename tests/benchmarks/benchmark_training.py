@@ -39,7 +39,8 @@ from transformers import (
     default_data_collator,
 )
 
-from spiritlm_plugin.dataio.corpus.unit_store import fingerprints, load_corpus
+from spiritlm_plugin.dataio.corpus.stores import load_corpus
+from spiritlm_plugin.dataio.corpus.unit_store import fingerprints
 from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
 from spiritlm_plugin.dataio.stream.sources import make_sources

@@ -15,10 +15,8 @@ import soundfile
 import torch
 
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
-from spiritlm_plugin.dataio.corpus.unit_store import (
-    load_corpus,
-    tokenize_corpus,
-)
+from spiritlm_plugin.dataio.corpus.stores import load_corpus
+from spiritlm_plugin.dataio.corpus.unit_store import tokenize_corpus
 from spiritlm_plugin.dataio.stream.sources import load_texts
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from tests.fuzz.harness import Case, SilentLoss, WrongResult, logged_warnings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spiritlm_plugin.dataio.corpus.unit_store import CorpusError
+from spiritlm_plugin.dataio.corpus.stores import CorpusError
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "benchmark_training.py"
 

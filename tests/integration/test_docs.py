@@ -14,8 +14,8 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -25,6 +25,12 @@ from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
 from spiritlm_plugin.utils import recipes
 from spiritlm_plugin.utils.configuration import ConfigurationError
+from tests.integration.commands import (
+    ASSIGNMENT,
+    SHELLS,
+    blocks_of,
+    commands_of,
+)
 
 ROOT = Path(__file__).parents[2]
 # Pages of which code and commands are tried.
@@ -34,9 +40,7 @@ PAGES = [
     *sorted(ROOT.glob("recipes/**/README.md")),
     *sorted(ROOT.glob("spiritlm_plugin/pretrained/*/README.md")),
 ]
-SHELLS = ("sh", "bash", "shell")
 LINK = re.compile(r"\]\(([^()#:\s]+)(?:#[^()\s]*)?\)")
-ASSIGNMENT = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
 
 class Understood(Exception):
@@ -59,48 +63,6 @@ def entry_point(program: str):
     return getattr(import_module(module), function)
 
 
-def blocks_of(page: Path, *languages: str) -> list[str]:
-    """Return the blocks of a page that are in some languages."""
-    parsers = [CodeBlockParser(name, lambda _: None) for name in languages]
-    return [block.parsed for block in Sybil(parsers).parse(page)]
-
-
-def commands_of(text: str) -> Iterator[list[str]]:
-    """Yield the commands of a shell's text, variables put in.
-
-    Of a shell's grammar it knows what READMEs have: comments, lines that go
-    on, quotes, variables, and commands joined by `&&`.
-
-    Example
-    -------
-    >>> list(commands_of("A='-x 1'  # why\\nrun $A \\\\\\n  \\"$A\\""))
-    [['run', '-x', '1', '-x 1']]
-    """
-    variables: dict[str, str] = {}
-    pending = ""
-    for line in text.replace("\\\n", " ").splitlines():
-        pending += line + "\n"
-        known = re.sub(
-            r"\$\{?(\w+)\}?",
-            lambda found: variables.get(found[1], found[0]),
-            pending,
-        )
-        try:
-            words = shlex.split(known, comments=True)
-        except ValueError:  # a quotation goes on in the next line
-            continue
-        pending = ""
-        while words:
-            end = words.index("&&") if "&&" in words else len(words)
-            command, words = words[:end], words[end + 1 :]
-            while command and (found := ASSIGNMENT.fullmatch(command[0])):
-                variables[found[1]] = found[2]
-                command = command[1:]
-            if command:
-                yield command
-    assert not pending, f"a quotation has no end: {pending}"
-
-
 class Commands:
     """Tries the commands of a page out.
 
@@ -117,9 +79,13 @@ class Commands:
         self.folders = [page.parent, ROOT]
         self.programs = {
             "cd": self.change_folder,
+            "docker": self.docker,
+            "export": lambda arguments: None,
             "make": self.make,
             "pip": self.install,
             "python": self.python,
+            "ray": self.ray,
+            "sbatch": self.sbatch,
             "torchrun": self.torchrun,
         }
 
@@ -161,8 +127,30 @@ class Commands:
             for names in re.findall(r"^\.\[(.*)\]$", argument):
                 assert {*names.split(",")} <= {*extras}, argument
 
+    def docker(self, arguments: list[str]) -> None:
+        """Take what runs in the container for a command of the repository."""
+        assert arguments[0] in ("build", "run"), arguments
+        if arguments[0] == "run":
+            image = arguments.index("spiritlm")
+            command = arguments[image + 1 :]
+            self.check([w.replace("/opt/spiritlm", str(ROOT)) for w in command])
+
+    def ray(self, arguments: list[str]) -> None:
+        assert arguments[0] == "start", arguments
+
+    def sbatch(self, arguments: list[str]) -> None:
+        """Leave out the options of SLURM, and what is added by its script."""
+        first = next(i for i, a in enumerate(arguments) if a.endswith(".sh"))
+        script = self.find(arguments[first])
+        assert os.access(script, os.X_OK)
+        starts = {"torchrun.sh": self.torchrun, "ray.sh": self.python}
+        starts[script.name](arguments[first + 1 :])
+
     def torchrun(self, arguments: list[str]) -> None:
         """Leave out the options of torchrun itself."""
+        if "--no-python" in arguments:
+            self.check(arguments[arguments.index("--no-python") + 1 :])
+            return
         first = next(i for i, a in enumerate(arguments) if a.endswith(".py"))
         self.python(arguments[first:])
 
@@ -279,6 +267,68 @@ def test_links_lead_somewhere(page):
         link for link in LINK.findall(text) if not (page.parent / link).exists()
     ]
     assert not missing
+
+
+def test_computed_costs_are_those_of_the_script():
+    """The page's tables are what the script prints."""
+    costs = runpy.run_path(str(ROOT / "docs" / "costs.py"))
+    rates = {name: rate.value for name, rate in costs["RATES"].items()}
+    page = (ROOT / "docs" / "at_size.md").read_text(encoding="utf-8")
+    for table in costs["tables"]([960, 44_500, 60_000], [1, 8, 64], rates):
+        assert table in page
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Make two nodes of SLURM, whose programs say how they were called."""
+    programs = {
+        "scontrol": 'printf "n1\\nn2\\n"',
+        "srun": 'echo srun "$@"',
+        "ray": "exit 0",
+        "python": 'echo python "$@"',
+    }
+    for name, line in programs.items():
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name, value in {
+        "JOB_ID": 7,
+        "JOB_NODELIST": "n[1-2]",
+        "NNODES": 2,
+        "GPUS_ON_NODE": 8,
+        "CPUS_PER_TASK": 64,
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    {
+        "torchrun": {
+            "srun --kill-on-bad-exit=1 torchrun --nnodes 2 --nproc_per_node 8 "
+            "--rdzv_backend c10d --rdzv_endpoint n1:29500 --rdzv_id 7 "
+            "train.py hparams/a.yaml --texts [a b]"
+        },
+        "ray": {
+            "srun --nodes=1 --ntasks=1 --nodelist=n1 ray start --head "
+            "--port=6379 --block",
+            "srun --nodes=1 --ntasks=1 --exclude=n1 ray start --address "
+            "n1:6379 --block",
+            "python train.py hparams/a.yaml --texts [a b] --engine ray",
+        },
+    }.items(),
+    ids=["torchrun", "ray"],
+)
+@pytest.mark.usefixtures("cluster")
+def test_slurm_starts_what_it_is_given(name, expected):
+    script = ROOT / "docs" / "slurm" / f"{name}.sh"
+    command = [script, "train.py", "hparams/a.yaml", "--texts", "[a b]"]
+    # What runs in the background holds the output open, too.
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert {*done.stdout.splitlines()} == expected
 
 
 def test_a_wrong_command_is_found(tmp_path, monkeypatch):

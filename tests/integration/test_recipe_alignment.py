@@ -1,7 +1,6 @@
 """The recipe that gives a corpus word times, with a tiny recognizer."""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -9,11 +8,11 @@ import pytest
 import soundfile
 import torch
 
-from spiritlm_plugin.dataio.corpus.json_shards import ShardError
 from spiritlm_plugin.dataio.corpus.manifests import (
     load_manifest,
     write_manifest,
 )
+from spiritlm_plugin.dataio.corpus.stores import CorpusError
 from tests.integration.helpers import save_recognizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "LibriSpeech" / "pretraining"
@@ -55,16 +54,16 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def arguments(corpus, recognizer, folder, *options):
+def arguments(corpus, recognizer, folder, file_bytes=0):
     return [
         str(RECIPE / "hparams" / "align.yaml"),
         f"--manifest_folder={corpus}",
         f"--aligner={recognizer}",
         f"--output_folder={folder}",
         "--splits=[train, valid]",
-        "--shard_utterances=2",
+        "--shard_seconds=2",
         "--batch_seconds=4",
-        *options,
+        f"--file_bytes={file_bytes}",
     ]
 
 
@@ -87,13 +86,13 @@ def aligned(corpus, recognizer, tmp_path_factory):
 
 
 def results(folder):
-    files = [*folder.glob("*.json"), *folder.glob("shards/*.json")]
-    return {p.relative_to(folder): p.read_text() for p in sorted(files)}
+    files = sorted(folder.rglob("*.arrow"))
+    return {p.relative_to(folder): p.read_bytes() for p in files}
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_words_have_times_in_the_audio(aligned, split):
-    items = load_manifest(aligned / f"{split}.json")
+    items = load_manifest(aligned / split)
     assert list(items) == [f"{split}_{i}" for i in range(len(TEXTS))]
     for i in (0, 1, 2, 5):
         item = items[f"{split}_{i}"]
@@ -105,22 +104,20 @@ def test_words_have_times_in_the_audio(aligned, split):
 
 
 def test_what_cannot_be_aligned_is_reported_and_kept(aligned):
-    items = json.loads((aligned / "train.json").read_text())
-    bad = ("train_3", "train_4", "corrupt")
-    assert not any("words" in items[name] for name in bad)
+    items = load_manifest(aligned / "train")
+    assert not any("words" in items[f"train_{i}"] for i in (3, 4))
     log = (aligned / "log.txt").read_text()
     assert "train_3 gets no word times: the recognizer knows no char" in log
     assert "train_4 gets no word times: 359 characters are too many" in log
-    assert "corrupt gets no word times: the check of the manifest" in log
+    assert "corrupt" in log
     assert "2 words are markup or have no character" in log
-    assert "valid.json: 4 of 8 utterances got word times, 3 could not" in log
+    assert "valid: 5 of 7 utterances have word times, 2 could not" in log
 
 
 def test_a_run_goes_on(corpus, recognizer, aligned):
     before = results(aligned)
-    shards = sorted((aligned / "shards").glob("train-*.json"))
+    shards = sorted(aligned.glob("train/*.arrow"))
     assert len(shards) == 4
-    (aligned / "train.json").unlink()
     shards.pop(1).unlink()
     times = [path.stat().st_mtime_ns for path in shards]
     run(corpus, recognizer, aligned)
@@ -128,10 +125,25 @@ def test_a_run_goes_on(corpus, recognizer, aligned):
     assert results(aligned) == before
 
 
+def test_shards_are_merged(corpus, recognizer, aligned, tmp_path):
+    for _ in range(2):  # a merged store is complete
+        run(corpus, recognizer, tmp_path, 1_000_000)
+        assert len(results(tmp_path)) == 2
+    merged, alone = (load_manifest(f / "valid") for f in (tmp_path, aligned))
+    for item in (*merged.values(), *alone.values()):
+        item["wav"] = Path(item["wav"]).resolve()
+    assert merged == alone
+
+
 def test_another_aligner_is_refused(corpus, aligned, tmp_path):
     other = save_recognizer(tmp_path / "other", 1)
-    with pytest.raises(ShardError, match="another aligner .*; delete them"):
+    with pytest.raises(CorpusError, match="other aligner .*; delete it"):
         run(corpus, other, aligned)
+
+
+def test_the_manifests_are_not_written_over(corpus, recognizer):
+    with pytest.raises(ValueError, match="name another output_folder"):
+        run(corpus, recognizer, corpus)
 
 
 @pytest.mark.slow

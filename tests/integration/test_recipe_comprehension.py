@@ -12,7 +12,10 @@ import torch
 
 from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.dataio.audio.reading import read_audio
-from spiritlm_plugin.dataio.corpus.manifests import ManifestError
+from spiritlm_plugin.dataio.corpus.manifests import (
+    ManifestError,
+    read_manifest,
+)
 from spiritlm_plugin.dataio.units.units import SpeechStream
 from spiritlm_plugin.evaluation.comprehension import accuracies
 from spiritlm_plugin.evaluation.comprehension_groups import (
@@ -285,7 +288,7 @@ def test_units_in_force_are_not_repeated():
         (["--modalities=[]"], "modalities are some of"),
         (["--tasks={lexical: words}"], "the task 'lexical' should be as in"),
         (["--tasks={other: {manifest: lexical, wrong: odd}}"], "one 'odd'"),
-        (["--split=valid"], "no such manifest: .*valid_lexical.json"),
+        (["--split=valid"], "no such manifest: .*valid_lexical;"),
         (["--groups=0"], "at least 1 utterance"),
         (["--model=null"], "name one model"),
     ],
@@ -462,7 +465,7 @@ def stories(recording, tmp_path):
 
 def align(manifests, folder):
     """Write word times as an aligner does; endings start where they do."""
-    items = json.loads((manifests / "test_storycloze.json").read_text())
+    items = read_manifest(manifests / "test_storycloze")
     for item in items.values():
         start, words = STORIES[item["story"]] / 16000, item["text"].split()
         times = [start * i / 4 for i in range(4)]

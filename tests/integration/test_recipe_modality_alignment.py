@@ -306,7 +306,7 @@ def test_utterances_longer_than_the_model_has_room_for(manifests, models):
         (["--models={base: {model: x, release: y}}"], "'base' should be"),
         (["--models={base: null}"], "'base' should be FOLDER"),
         (["--models={a: {release: no_folder}}"], "'a' is not there: missing"),
-        (["--split=valid"], "no such manifest: .*valid.json"),
+        (["--split=valid"], "no such manifest: .*valid;"),
     ],
 )
 def test_bad_settings(script, manifests, folders, tmp_path, more, message):
@@ -328,7 +328,7 @@ def test_models_are_looked_for_before_any_is_loaded(
     "words, message",
     [
         (None, "it has no 'words'"),
-        ([], "no utterance of test.json has words to compare"),
+        ([], "no utterance of test has words to compare"),
         ([["a", 0.0, 0.2], ["a", 0.2, 0.4]], "has words to compare"),
         ([["a", 0.0, 0.2], [" ", 0.2, 0.4]], "has words to compare"),
         ([["a", 0.0, 0.4], ["b", 0.0, 0.1], ["c", 0.1, 0.1]], "to compare"),

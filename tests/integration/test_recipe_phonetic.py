@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from spiritlm_plugin.dataio.corpus.manifests import write_manifest
+from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.integrations.parts import load_tokenizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "phonetic"
@@ -89,14 +90,20 @@ def results(manifests, tmp_path_factory):
         f"--layer={LAYER}",
         f"--output_folder={folder / 'kmeans'}",
     )
+    train_quantizer(manifests, folder / "kmeans", folder / "linear")
+    return folder
+
+
+def train_quantizer(manifests, teacher, folder, *options, epochs=2):
     run(
         "train_quantizer",
-        corpus,
-        f"--teacher={folder / 'kmeans' / 'phonetic'}",
-        f"--output_folder={folder / 'linear'}",
-        "--number_of_epochs=2",
+        f"--manifest_folder={manifests}",
+        f"--teacher={teacher / 'phonetic'}",
+        f"--output_folder={folder}",
+        f"--number_of_epochs={epochs}",
+        "--warmup_steps=1",
+        *options,
     )
-    return folder
 
 
 def train_hubert(manifests, teacher, folder, epochs=2, units=UNITS, *options):
@@ -196,6 +203,93 @@ def test_the_quantizer_learns_of_its_teacher_and_nothing_else(results):
     assert "valid unit_edit_distance" in log
 
 
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Write noises and rooms, laid out as MUSAN and RIRS_NOISES are."""
+    folder = tmp_path_factory.mktemp("recordings")
+    generator = torch.Generator().manual_seed(1)
+    for i in range(4):
+        for name, seconds, channels, rate in (
+            (f"musan/noise/free-sound/noise-free-sound-{i}.wav", 2, 1, 16000),
+            (f"musan/music/fma/music-fma-{i}.wav", 1, 2, 44100),
+            (f"RIRS_NOISES/simulated_rirs/small/Room-{i}.wav", 0.3, 1, 16000),
+            (f"RIRS_NOISES/real/RVB2014_type1_rir_{i}.wav", 0.5, 8, 16000),
+        ):
+            size = (int(seconds * rate), channels)
+            wav = 0.1 * torch.randn(size, generator=generator)
+            if "RIRS" in name:
+                wav *= torch.linspace(1, 0, len(wav))[:, None] ** 9
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wav.numpy(), rate)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def second(results, manifests, recordings):
+    """A second iteration, by the quantizer of the first, with real noises."""
+    folder = results / "linear2"
+    folders = real(recordings)
+    train_quantizer(manifests, results / "linear", folder, *folders)
+    return folder
+
+
+def real(recordings):
+    return [
+        f"--noise_folder={recordings / 'musan'}",
+        f"--rir_folder={recordings / 'RIRS_NOISES'}",
+    ]
+
+
+def test_a_second_iteration_learns_of_the_first(results, second, manifests):
+    targets = torch.load(results / "linear" / "quantizer.pt")["model_weight"]
+    trained = torch.load(second / "quantizer.pt")["model_weight"]
+    assert targets.keys() == trained.keys()
+    assert not torch.equal(targets["0.weight"], trained["0.weight"])
+    wav, _ = soundfile.read(manifests / "train_0.wav", dtype="float32")
+    units = {}
+    for name in ("linear", "kmeans"):
+        tokenizer = load_tokenizer(results / name / "phonetic")
+        with torch.inference_mode():
+            [found] = tokenizer([torch.from_numpy(wav)])
+        units[name] = found.phonetic.tolist()
+    corpus = load_corpus(second / "teacher_units" / "train")
+    [row] = [row for row in corpus if row["utterance"] == "train_0"]
+    assert row["phonetic_units"].tolist() == units["linear"]
+    assert units["linear"] != units["kmeans"]
+
+
+def test_training_with_real_noises_goes_on_exactly(
+    results, second, manifests, recordings
+):
+    folder = results / "linear2_resumed"
+    for epochs in (1, 2):
+        train_quantizer(
+            manifests,
+            results / "linear",
+            folder,
+            *real(recordings),
+            epochs=epochs,
+        )
+    resumed = load_file(folder / "phonetic" / "model.safetensors")
+    at_once = load_file(second / "phonetic" / "model.safetensors")
+    assert resumed.keys() == at_once.keys()
+    for name, tensor in at_once.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_a_teacher_that_says_nothing_is_refused(results, manifests, tmp_path):
+    part = shutil.copytree(
+        results / "linear" / "phonetic", tmp_path / "silent" / "phonetic"
+    )
+    weights = load_file(part / "model.safetensors")
+    weights["quantizer.layers.4.weight"].zero_()
+    weights["quantizer.layers.4.bias"][-1] = 9.0
+    save_file(weights, part / "model.safetensors")
+    with pytest.raises(ValueError, match="8 utterances of train nothing"):
+        train_quantizer(manifests, tmp_path / "silent", tmp_path / "linear")
+
+
 @pytest.mark.parametrize("corpus", ["TinySpeech", "LibriSpeech"])
 def test_report(results, manifests, corpus):
     folder = results / f"report_{corpus}"
@@ -217,6 +311,51 @@ def test_report(results, manifests, corpus):
     assert 0 < report["mfcc"]["changed_by_noise"]
     assert "| PNMI |" in (folder / "report.md").read_text()
     assert (folder / "units_test.png").stat().st_size > 10_000
+
+
+def test_the_report_says_what_training_has_seen(
+    results, second, manifests, recordings
+):
+    parts = {n: str(results / n / "phonetic") for n in ("mfcc", "linear")}
+    copy = shutil.copytree(second / "phonetic", results / "copies" / "second")
+    parts |= {"second": str(second / "phonetic"), "copy": str(copy)}
+    folder = results / "report_real"
+    options = [
+        f"--manifest_folder={manifests}",
+        f"--parts={json.dumps(parts)}",
+        "--splits=[test]",
+        *real(recordings),
+        f"--output_folder={folder}",
+    ]
+    run("evaluate", *options)
+    report = json.loads((folder / "report.json").read_text())["test"]
+    unseen = ("stretch", "telephone", "equalizer")
+    other = "seen with other settings"
+    for part, noise, speed in (
+        ("mfcc", "unseen", "unseen"),
+        ("linear", other, "seen"),
+        ("second", "seen", "seen"),
+        ("copy", None, None),
+    ):
+        found = report[part]
+        for name in ("noise", "reverberation"):
+            assert found[f"changed_by_{name}_training"] == noise
+        for name in ("speed", "pitch"):
+            assert found[f"changed_by_{name}_training"] == speed
+        for name in unseen:
+            expected = None if part == "copy" else "unseen"
+            assert found[f"changed_by_{name}_training"] == expected
+    for name in unseen:
+        low, high = report["linear"][f"changed_by_{name}_interval"]
+        assert low <= report["linear"][f"changed_by_{name}"] <= high
+    trainings = {"copy": str(results / "linear" / "hyperparams.yaml")}
+    run("evaluate", *options, f"--trainings={json.dumps(trainings)}")
+    again = json.loads((folder / "report.json").read_text())["test"]
+    assert again["copy"]["changed_by_noise_training"] == other
+    # What is drawn depends on the seed and the utterance alone.
+    assert again["second"] == report["second"]
+    text = (folder / "report.md").read_text()
+    assert "), unseen |" in text and "), seen |" in text
 
 
 def test_debug(manifests, tmp_path, results):

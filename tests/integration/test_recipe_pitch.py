@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from spiritlm_plugin.integrations.parts import load_part
@@ -115,6 +116,17 @@ def test_resumed_run_is_the_uninterrupted_one(train, corpus, trained, tmp_path):
 def test_uncentred(train, corpus, tmp_path):
     train(arguments(corpus, tmp_path, "--center=False", "--debug"))
     assert not load_part("pitch", tmp_path / "pitch").center
+
+
+def test_f0_of_expresso_is_the_released_one(train, corpus, tmp_path):
+    pytest.importorskip("amfm_decompy")
+    hparams = RECIPE.parents[1] / "Expresso" / "pitch" / "hparams/train.yaml"
+    options = arguments(corpus, tmp_path, f"--f0_folder={tmp_path / 'f0'}")
+    train([str(hparams), *options[1:], "--debug"])
+    [file] = (tmp_path / "f0" / "test").iterdir()
+    with safe_open(file, "pt") as stored:
+        assert stored.metadata()["extractor"].startswith("YAAPT(frame_length")
+    assert (tmp_path / "pitch" / "config.json").is_file()
 
 
 @pytest.mark.slow

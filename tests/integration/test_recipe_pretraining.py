@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from spiritlm_plugin import Speech, SpiritLM, Text
-from spiritlm_plugin.dataio.corpus.unit_store import CorpusError
+from spiritlm_plugin.dataio.corpus.stores import CorpusError
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "TinySpeech"
 RECIPE = RECIPES / "pretraining"
@@ -27,7 +27,6 @@ SMALL = [
     "--epoch_steps=3",
     "--valid_steps=1",
     "--warmup_steps=2",
-    "--chunk_rows=8",
     "--sample_count=1",
     "--judged_count=2",
     "--export_dtype=float32",

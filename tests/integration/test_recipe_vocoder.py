@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.corpus.manifests import ManifestError
-from spiritlm_plugin.dataio.corpus.unit_store import CorpusError, load_corpus
+from spiritlm_plugin.dataio.corpus.stores import CorpusError, load_corpus
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.evaluation import resynthesis
 from spiritlm_plugin.evaluation.predictions import PredictionsError
@@ -491,7 +491,7 @@ BASE_PARTS = ["--phonetic={phonetic}", "--base={base}"]
             ["--phonetic={phonetic}", "--expressive={expressive}"],
             "made for 64 pitch units and the tokenizer has 0",
         ),
-        ([*BASE_PARTS, "--split=dev"], "no such manifest.*dev.json"),
+        ([*BASE_PARTS, "--split=dev"], "no such manifest.*dev;"),
     ],
 )
 def test_bad_settings(

@@ -1,8 +1,8 @@
-"""Tests of ``spiritlm_plugin.dataio.corpus.alignment`` and its shards."""
+"""Tests of ``spiritlm_plugin.dataio.corpus.alignment``."""
 
-import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.corpus.alignment import align_manifest, spoken_words
-from spiritlm_plugin.dataio.corpus.json_shards import ShardError
+from spiritlm_plugin.dataio.corpus.alignment import align_corpus, spoken_words
 from spiritlm_plugin.dataio.corpus.manifests import (
     load_manifest,
+    open_source,
     write_manifest,
 )
+from spiritlm_plugin.dataio.corpus.stores import CorpusError, Store
+from spiritlm_plugin.utils.files import DiskFullError
 
 TEXTS = [
     "a day",
@@ -28,7 +30,7 @@ TEXTS = [
     "all",
 ]
 # Shards of three utterances, batches of one or two.
-SIZES = {"shard_utterances": 3, "batch_seconds": 1.0}
+SIZES = {"shard_seconds": 1.2, "batch_seconds": 1.0}
 
 
 class Aligner(torch.nn.Module):
@@ -80,11 +82,6 @@ def manifest(tmp_path):
             "speaker": "s",
         }
     items["utterance5"]["words"] = [["day", 0.1, 0.2]]
-    items["missing"] = {
-        "wav": "{data_root}/wavs/missing.wav",
-        "duration": 1.0,
-        "text": "a day",
-    }
     items["mute"] = items["utterance0"] | {"text": None}
     write_manifest(items, tmp_path / "corpus" / "train.json")
     return tmp_path / "corpus" / "train.json"
@@ -98,9 +95,20 @@ def log(caplog, monkeypatch):
     return caplog
 
 
+def align(manifest, folder, aligner=None, **options):
+    align_corpus(
+        open_source(manifest),
+        folder / "train",
+        aligner or Aligner(),
+        root=manifest.parent,
+        device="cpu",
+        **{**SIZES, **options},
+    )
+
+
 def contents(folder):
-    files = sorted(folder.rglob("*.json"))
-    return {p.relative_to(folder): p.read_text() for p in files}
+    files = sorted(folder.rglob("*.arrow"))
+    return {p.relative_to(folder): p.read_bytes() for p in files}
 
 
 @given(st.text(st.sampled_from("ab[]<> \n\t-\0\x1c\x85\u2003"), max_size=30))
@@ -125,60 +133,87 @@ def test_markup_is_not_said(text, words):
 
 
 def test_words_get_times_and_all_else_stays(manifest, tmp_path):
-    align_manifest(manifest, tmp_path / "out", Aligner(), **SIZES)
-    before = json.loads(manifest.read_text())
-    after = json.loads((tmp_path / "out" / "train.json").read_text())
+    align(manifest, tmp_path / "out")
+    before = load_manifest(manifest)
+    after = load_manifest(tmp_path / "out" / "train")
     assert list(after) == list(before)
     for name, item in after.items():
         words = item.pop("words", None)
-        assert item.pop("wav").startswith("{data_root}/../corpus/wavs/")
-        kept = {k: v for k, v in before[name].items() if k in item}
+        item.pop("unheard", None)
+        assert (item.pop("no_words", None) is None) == (name != "utterance3")
+        kept = {k: v for k, v in before[name].items() if v is not None}
+        kept.pop("words", None)
+        assert Path(item.pop("wav")).samefile(kept.pop("wav"))
         assert item == kept
-        if name in ("utterance3", "missing", "mute"):
+        if name in ("utterance3", "mute"):
             assert words is None
         elif name == "utterance5":
             assert words == before[name]["words"]
         else:
             assert [word for word, _, _ in words] == item["text"].split()
-    loaded = load_manifest(tmp_path / "out" / "train.json")
-    assert list(loaded) == [n for n in before if n != "missing"]
 
 
 def test_the_folders_can_move_together(manifest, tmp_path):
-    align_manifest(manifest, tmp_path / "corpus/out", Aligner(), **SIZES)
+    align(manifest, tmp_path / "corpus/out")
     shutil.move(tmp_path / "corpus", tmp_path / "moved")
-    loaded = load_manifest(tmp_path / "moved/out/train.json")
+    moved = tmp_path / "moved"
+    loaded = load_manifest(moved / "out/train")
     assert "words" in loaded["utterance0"]
-    align_manifest(
-        tmp_path / "moved/train.json", tmp_path / "moved/out", idle(), **SIZES
-    )
+    assert Path(loaded["utterance0"]["wav"]).samefile(moved / "wavs/0.wav")
+
+
+def test_recordings_elsewhere_keep_their_names(manifest, tmp_path):
+    source = open_source(manifest)
+    folder = tmp_path / "out"
+    align_corpus(source, folder, Aligner(), root=folder, device="cpu")
+    rows = Store(folder).raw(0, 1)
+    assert rows[0]["wav"] == source.items(0, 1)["utterance0"]["wav"]
 
 
 def test_the_aligner_gets_what_is_said(manifest, tmp_path, log):
     aligner = Aligner()
-    align_manifest(manifest, tmp_path / "out", aligner, **SIZES)
+    align(manifest, tmp_path, aligner)
     texts = [text for call in aligner.calls for text in call]
     assert ["", "all", "day", "", ""] in texts
     assert ["all", "", "in", "a", "day"] in texts
     # The longest first, in each shard.
     assert [len(call) for call in aligner.calls] == [2, 1, 2, 1]
-    assert "train.json: 6 words are markup or have no character" in log.text
+    assert "train: 6 words are markup or have no character" in log.text
     assert "such as '[Hu3]'" in log.text
 
 
 def test_what_cannot_be_aligned_is_reported(manifest, tmp_path, log):
-    align_manifest(manifest, tmp_path / "out", Aligner(), **SIZES)
-    messages = [record.getMessage() for record in log.records]
-    start = "train.json: {} gets no word times: {}"
-    unusable = "the check of the manifest left it out"
-    assert start.format("missing", unusable) in messages
-    assert start.format("utterance3", "too many characters") in messages
-    assert messages[-1] == (
-        "train.json: 5 of 9 utterances got word times, 2 could not"
-    )
-    log.clear()
-    align_manifest(manifest, tmp_path / "out", Aligner(), **SIZES)
-    assert start.format("utterance3", "too many characters") in log.text
+    for _ in range(2):
+        log.clear()
+        align(manifest, tmp_path)
+        messages = [record.getMessage() for record in log.records]
+        assert any(
+            m.endswith("utterance3 gets no word times: too many characters")
+            for m in messages
+        )
+        assert messages[-1].endswith(
+            "train: 6 of 8 utterances have word times, 1 could not get them"
+        )
+
+
+def test_not_all_that_fail_are_named(manifest, tmp_path, log):
+    item = open_source(manifest).items(0, 1)["utterance0"]
+    items = {f"u{i}": item | {"text": "too long"} for i in range(25)}
+    align_corpus(items, tmp_path / "out", Aligner(), device="cpu")
+    assert log.text.count("gets no word times") == 20
+    assert "0 of 25 utterances have word times, 25 could not" in log.text
+
+
+def test_what_failed_can_be_tried_with_another(manifest, tmp_path):
+    class Able(Aligner):
+        def forward(self, wavs, texts):
+            return super().forward(wavs, [["short"] * len(t) for t in texts])
+
+    align(manifest, tmp_path / "once")
+    align(tmp_path / "once" / "train", tmp_path / "twice", Able())
+    item = load_manifest(tmp_path / "twice" / "train")["utterance3"]
+    assert [word for word, _, _ in item["words"]] == ["too", "long"]
+    assert "no_words" not in item
 
 
 def test_a_recording_that_disappears_is_reported(manifest, tmp_path, log):
@@ -187,101 +222,79 @@ def test_a_recording_that_disappears_is_reported(manifest, tmp_path, log):
             (manifest.parent / "wavs" / "6.wav").unlink(missing_ok=True)
             return super().forward(wavs, texts)
 
-    align_manifest(manifest, tmp_path / "out", Remover(), **SIZES)
+    align(manifest, tmp_path / "out", Remover(), workers=0)
     assert "utterance6 gets no word times: no such audio file" in log.text
-    items = json.loads((tmp_path / "out" / "train.json").read_text())
-    assert "words" not in items["utterance6"]
-    assert "words" in items["utterance4"]
+    rows = Store(tmp_path / "out" / "train").raw(0, 8)
+    assert rows[6]["words"] == [] and rows[4]["words"] != []
 
 
-@pytest.mark.parametrize("fails_at", range(4))
-def test_a_run_goes_on_where_it_was_killed(manifest, tmp_path, fails_at):
-    align_manifest(manifest, tmp_path / "whole", Aligner(), **SIZES)
+@pytest.mark.parametrize("fails_at, shards", list(enumerate([0, 0, 1, 2])))
+def test_a_run_goes_on_where_it_was_killed(
+    manifest, tmp_path, fails_at, shards
+):
+    align(manifest, tmp_path / "whole")
     folder = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
-        aligner = Aligner(fails_at=fails_at)
-        align_manifest(manifest, folder, aligner, **SIZES)
-    assert not (folder / "train.json").exists()
-    done = sorted((folder / "shards").glob("train-*.json"))
-    assert len(done) == fails_at // 2
+        align(manifest, folder, Aligner(fails_at=fails_at))
+    done = sorted(folder.rglob("*.arrow"))
+    assert len(done) == shards
     times = [path.stat().st_mtime_ns for path in done]
-    partial = folder / "shards" / "train-00001.json.123.partial"
-    partial.write_text("{")
     aligner = Aligner()
-    align_manifest(manifest, folder, aligner, **SIZES)
-    assert len(aligner.calls) == 4 - 2 * len(done)
+    align(manifest, folder, aligner)
+    assert len(aligner.calls) == [4, 2, 1][shards]
     assert [path.stat().st_mtime_ns for path in done] == times
     assert contents(folder) == contents(tmp_path / "whole")
-    assert not partial.exists()
 
 
-def test_workers_read_the_same(manifest, tmp_path):
-    align_manifest(manifest, tmp_path / "a", Aligner(), **SIZES)
-    align_manifest(manifest, tmp_path / "b", Aligner(), **SIZES, workers=1)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+def test_threads_read_the_same(manifest, tmp_path):
+    for workers in range(3):
+        align(manifest, tmp_path / str(workers), workers=workers)
+    first, *others = (contents(tmp_path / str(n)) for n in range(3))
+    assert others == [first, first]
 
 
-def test_a_manifest_with_all_words_is_copied(manifest, tmp_path):
-    items = json.loads(manifest.read_text())
-    items = {"utterance5": items["utterance5"]}
-    write_manifest(items, manifest)
-    align_manifest(manifest, tmp_path / "out", idle())
-    copied = load_manifest(tmp_path / "out" / "train.json")
-    assert copied["utterance5"]["words"] == items["utterance5"]["words"]
+def test_a_corpus_with_all_words_is_copied(manifest, tmp_path):
+    items = {"a": open_source(manifest).items(5, 6)["utterance5"]}
+    align_corpus(items, tmp_path / "out", idle(), device="cpu")
+    assert Store(tmp_path / "out").items(0, 1) == items
 
 
-def change_text(manifest, shards):
+def change_text(manifest):
     text = manifest.read_text().replace("a day", "all day")
     manifest.write_text(text)
 
 
-def forget(manifest, shards):
-    (shards / "train.json").unlink()
-
-
 @pytest.mark.parametrize(
-    "change, aligner, sizes, message",
+    "change, options, message",
     [
-        (None, Aligner(1.0), {}, "with another aligner"),
-        (None, Aligner(), {"shard_utterances": 2}, "another shard_utterances"),
-        (change_text, Aligner(), {}, "with another manifest"),
-        (forget, Aligner(), {}, "with another manifest"),
+        (None, {"aligner": Aligner(1.0)}, "with other aligner"),
+        (None, {"precision": "bf16"}, "with other precision"),
+        (None, {"shard_seconds": 0.6}, "8 utterances in 3 shards"),
+        (change_text, {}, "the same with other texts"),
     ],
 )
-def test_other_shards_are_refused(
-    manifest, tmp_path, change, aligner, sizes, message
-):
-    align_manifest(manifest, tmp_path / "out", Aligner(), **SIZES)
-    before = contents(tmp_path / "out" / "shards")
+def test_another_store_is_refused(manifest, tmp_path, change, options, message):
+    align(manifest, tmp_path / "out")
+    before = contents(tmp_path / "out")
     if change is not None:
-        change(manifest, tmp_path / "out" / "shards")
-        before = contents(tmp_path / "out" / "shards")
-    with pytest.raises(ShardError, match=f"{message}.*; delete them, or name"):
-        align_manifest(manifest, tmp_path / "out", aligner, **SIZES | sizes)
-    assert contents(tmp_path / "out" / "shards") == before
+        change(manifest)
+    with pytest.raises(CorpusError, match=f"{message}.*delete it or name"):
+        align(manifest, tmp_path / "out", **options)
+    assert contents(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("{", "cannot read .*train-00001.json: .*; delete it"),
-        ("7", "cannot read .*train-00001.json: .*; delete it"),
-        ('{"x": {}}', "train-00001.json has other utterances"),
-    ],
-)
-def test_damaged_shards_are_named(manifest, tmp_path, content, message):
-    align_manifest(manifest, tmp_path / "out", Aligner(), **SIZES)
-    (tmp_path / "out" / "shards" / "train-00001.json").write_text(content)
-    with pytest.raises(ShardError, match=message):
-        align_manifest(manifest, tmp_path / "out", Aligner(), **SIZES)
+def test_damaged_shards_are_made_anew(manifest, tmp_path):
+    align(manifest, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    shard = tmp_path / "out" / "train" / "shard-00001.arrow"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    align(manifest, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
 
 
-def test_arguments_are_checked(manifest, tmp_path):
-    before = manifest.read_text()
-    with pytest.raises(ValueError, match="is the folder of train.json itself"):
-        align_manifest(manifest, manifest.parent, Aligner())
-    with pytest.raises(ValueError, match="at least 1 utterance, got 0"):
-        align_manifest(manifest, tmp_path / "o", Aligner(), shard_utterances=0)
-    assert manifest.read_text() == before
-    with pytest.raises(FileNotFoundError, match="no such manifest: .*dev.json"):
-        align_manifest(manifest.with_name("dev.json"), tmp_path, Aligner())
+def test_a_full_disk_is_named(manifest, tmp_path, small_disk):
+    item = open_source(manifest).items(5, 6)["utterance5"]
+    items = {"a": item | {"text": "a" * 30_000}}
+    with pytest.raises(DiskFullError, match="no room for .*shard-00000.arrow"):
+        align_corpus(items, tmp_path / "out", Aligner(), device="cpu")
+    assert not contents(tmp_path / "out")

@@ -8,10 +8,9 @@ import soundfile
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from spiritlm_plugin.dataio.corpus.stores import CorpusError, load_corpus
 from spiritlm_plugin.dataio.corpus.unit_store import (
-    CorpusError,
     fingerprints,
-    load_corpus,
     tokenize_corpus,
 )
 from spiritlm_plugin.dataio.stream.sources import load_corpora
@@ -126,20 +125,6 @@ def test_stopped_run_goes_on(items, tmp_path):
     again = Tokenizer(0)
     tokenize_corpus(items, parts, again, PARTS, **SIZES)
     assert again.seen == 0
-
-
-def test_processes_share_the_work(items, tmp_path):
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    tokenize_corpus(items, alone, Tokenizer(), PARTS, **SIZES)
-    counts = []
-    for rank in (1, 0):
-        tokenizer = Tokenizer()
-        tokenize_corpus(
-            items, shared, tokenizer, PARTS, rank=rank, world_size=2, **SIZES
-        )
-        counts.append(tokenizer.seen)
-    assert counts == [4, 6]
-    assert shards(shared) == shards(alone)
 
 
 def test_workers_read_the_same(items, tmp_path):

@@ -12,6 +12,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
 )
+from transformers.modeling_outputs import CausalLMOutput
 
 from spiritlm_plugin.lobes.ctc_aligner import (
     AlignmentError,
@@ -120,6 +121,29 @@ def folder(request, tmp_path_factory):
     )
     Wav2Vec2ForCTC(config).save_pretrained(folder)
     return folder
+
+
+def test_times_of_long_recordings_are_exact(folder, monkeypatch):
+    aligner = CTCAligner(folder)
+    # Frame i of the recognizer begins at i / 50 s, in ten minutes as well.
+    frames, words = 29_999, {"a": 5, "b": 14_990, "it's": 29_940}
+    scores = torch.full((1, frames, len(aligner.characters) + 5), -20.0)
+    scores[..., aligner.blank] = 0.0
+    for word, first in words.items():
+        for place, character in enumerate(word.upper()):
+            index = aligner.characters[character]
+            scores[0, first + place, index] = 20.0
+        scores[0, first + len(word), aligner.separator] = 20.0
+    monkeypatch.setattr(
+        aligner.model,
+        "forward",
+        lambda wavs, attention_mask: CausalLMOutput(logits=scores),
+    )
+    [spans] = aligner([torch.zeros(600 * 16000)], [[*words]])
+    assert spans == [
+        (word, first / 50, (first + len(word)) / 50)
+        for word, first in words.items()
+    ]
 
 
 def test_recordings_of_a_batch_are_aligned(folder):

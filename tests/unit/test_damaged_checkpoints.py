@@ -1,8 +1,10 @@
-"""Training checkpoints that are damaged, and disks that are full."""
+"""Training checkpoints: damaged, on full disks, written meanwhile."""
 
 from __future__ import annotations
 
 import shutil
+from threading import Event
+from time import sleep
 
 import pytest
 import torch
@@ -149,3 +151,64 @@ def test_the_remains_of_a_checkpoint_are_passed_over(tmp_path, saved, caplog):
     found = checkpointer(tmp_path).recover_if_possible()
     assert found.path == saved
     assert f"{remains} is passed over" in caplog.text
+
+
+class Slow:
+    """Is written when it is allowed to be."""
+
+    def __init__(self):
+        self.may = Event()
+
+    def stage(self, path):
+        def write():
+            assert self.may.wait(60)
+            path.write_text("slow")
+
+        return write
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
+    checkpoints, slow = checkpointer(tmp_path), Slow()
+    model = checkpoints.recoverables["model"]
+    before = checkpoints.save_checkpoint().path
+    checkpoints.add_recoverable("slow", slow)
+    expected = model.weight.detach().clone()
+    checkpoints.save_and_keep_only()
+    with torch.no_grad():  # as the next step does
+        model.weight.add_(1)
+    checkpoints.check()
+    # A run that is killed here goes on from the one before.
+    assert [path.name for path in tmp_path.glob("CKPT*")] == [before.name]
+    slow.may.set()
+    saved = checkpoints.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [saved.path.name]
+    assert saved.path != before
+    assert (saved.path / "slow.ckpt").read_text() == "slow"
+    state = torch.load(saved.paramfiles["model"])
+    assert torch.equal(state["weight"], expected)
+
+
+@pytest.mark.parametrize("ask", ["check", "wait", "save_and_keep_only"])
+def test_a_disk_that_gets_full_meanwhile_is_named(
+    tmp_path, saved, small_disk, ask
+):
+    checkpoints = checkpointer(tmp_path, width=200)
+    checkpoints.save_and_keep_only()
+    while not checkpoints._written.done():
+        sleep(0.01)
+    with pytest.raises(DiskFullError, match="no room for .*checkpoint"):
+        getattr(checkpoints, ask)()
+    assert [path.name for path in tmp_path.iterdir()] == [saved.name]
+    checkpoints.check()  # it is said once
+
+
+def test_what_is_copied_stays_one(tmp_path):
+    """Tied weights are written once."""
+    model = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 300))
+    model[1].weight = model[0].weight
+    checkpoints = AtomicCheckpointer(tmp_path, {"model": model})
+    [path] = checkpoints.save_checkpoint().paramfiles.values()
+    assert path.stat().st_size < 1.2 * model[0].weight.nbytes
+    state = torch.load(path)
+    assert state["0.weight"].data_ptr() == state["1.weight"].data_ptr()
+    assert state._metadata == model.state_dict()._metadata

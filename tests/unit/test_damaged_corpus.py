@@ -12,11 +12,8 @@ import pytest
 import torch
 
 from spiritlm_plugin.dataio.corpus import checksums
-from spiritlm_plugin.dataio.corpus.unit_store import (
-    CorpusError,
-    load_corpus,
-    tokenize_corpus,
-)
+from spiritlm_plugin.dataio.corpus.stores import CorpusError, load_corpus
+from spiritlm_plugin.dataio.corpus.unit_store import tokenize_corpus
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.utils.files import DiskFullError
 
@@ -165,7 +162,7 @@ def test_a_copy_is_read_once(corpus, tmp_path, monkeypatch):
 def test_processes_share_the_reading(corpus, monkeypatch):
     for path in corpus.glob("*.arrow"):
         flip(path, 0.9)
-    name = "spiritlm_plugin.dataio.corpus.unit_store.rank_and_world_size"
+    name = "spiritlm_plugin.dataio.corpus.stores.rank_and_world_size"
     for rank in range(3):
         monkeypatch.setattr(name, lambda rank=rank: (rank, 3))
         with pytest.raises(CorpusError, match=f"shard-0000{rank}.arrow"):

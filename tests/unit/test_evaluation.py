@@ -241,7 +241,7 @@ def test_items_and_shots_that_are_not_there(corpus, changes, message):
 
 
 def test_unknown_split(corpus):
-    with pytest.raises(FileNotFoundError, match="no such manifest.*dev.json"):
+    with pytest.raises(FileNotFoundError, match="no such manifest.*dev;"):
         evaluation.load_items(corpus | {"split": "dev"})
 
 

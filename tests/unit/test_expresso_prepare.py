@@ -1,7 +1,6 @@
 """Tests of the preparation of Expresso."""
 
 import importlib.util
-import json
 import logging
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest, read_manifest
 from spiritlm_plugin.dataio.corpus.readers import expresso
 from spiritlm_plugin.dataio.corpus.readers.expresso import Span
 
@@ -85,7 +84,7 @@ def put(root, name, *lines):
 
 
 def read(folder, name):
-    return json.loads((folder / f"{name}.json").read_text())
+    return read_manifest(folder / name)
 
 
 def test_sentences_stay_whole(corpus, tmp_path):
@@ -104,7 +103,7 @@ def test_sentences_stay_whole(corpus, tmp_path):
     assert valid["ex01_default_00001"]["text"] == "It's 5 #."
     assert valid["ex01_default_00001"]["sentiment"] == "neutral"
     assert not {"text", "sentiment"} & valid["ex01_whisper_00001"].keys()
-    usable = load_manifest(tmp_path / "valid.json", needs=["style"])
+    usable = load_manifest(tmp_path / "valid", needs=["style"])
     info = soundfile.info(usable["ex01_whisper_00001"]["wav"])
     assert (info.samplerate, info.channels) == (16000, 1)
     assert (info.subtype, info.frames) == ("PCM_16", 16000)
@@ -114,6 +113,10 @@ def test_longer_recordings_are_cut_at_pauses(corpus, tmp_path):
     prepare.prepare_expresso(corpus, tmp_path)
     train, test = read(tmp_path, "train"), read(tmp_path, "test")
     longform = {n: i for n, i in train.items() if i["kind"] == "longform"}
+    places = [(i["group"], i["position"]) for i in longform.values()]
+    assert places == [("ex02_sad_longform_00001_ex02", n) for n in (1, 2)]
+    for item in train.values():
+        assert ("group" in item) == (item["kind"] != "read")
     assert {n: i["duration"] for n, i in longform.items()} == {
         "ex02_sad_longform_00001_ex02_0000500_0002500": 2.0,
         "ex02_sad_longform_00001_ex02_0004000_0005500": 1.5,
@@ -139,7 +142,7 @@ def loudest_frequency(samples):
 
 def test_speakers_are_told_apart_by_channel(corpus, tmp_path):
     prepare.prepare_expresso(corpus, tmp_path)
-    for item in load_manifest(tmp_path / "train.json").values():
+    for item in load_manifest(tmp_path / "train").values():
         if item["kind"] == "conversational":
             samples, _ = soundfile.read(item["wav"])
             expected = {"ex01": 400, "ex02": 1000}[item["speaker"]]
@@ -238,14 +241,15 @@ def test_a_stopped_run_goes_on(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(expresso, "_write", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare.prepare_expresso(corpus, tmp_path / "a", jobs=1)
-    assert not list((tmp_path / "a").glob("*.json"))
+    assert not list((tmp_path / "a").glob("*/corpus.json"))
     times = {path: path.stat().st_mtime_ns for path in written}
     monkeypatch.undo()
     prepare.prepare_expresso(corpus, tmp_path / "a")
     assert times == {path: path.stat().st_mtime_ns for path in written}
     prepare.prepare_expresso(corpus, tmp_path / "b", jobs=1)
+    # JSON beside shards tells when recordings were written.
     files = [path for path in (tmp_path / "b").rglob("*") if path.is_file()]
-    for path in files:
+    for path in (p for p in files if p.suffix != ".json"):
         other = tmp_path / "a" / path.relative_to(tmp_path / "b")
         assert other.read_bytes() == path.read_bytes()
     assert not list((tmp_path / "a").rglob("*.partial"))
@@ -377,7 +381,7 @@ def test_pieces_cover_speech_in_ranges(segments, ranges, duration):
 def test_the_command_line(corpus, tmp_path):
     command = [sys.executable, SCRIPT, corpus, tmp_path, "--jobs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "train.json: 6 utterances" in done.stderr
+    assert "train: 6 utterances" in done.stderr
 
 
 def test_a_header_without_a_length_loses_nothing(corpus, tmp_path, caplog):

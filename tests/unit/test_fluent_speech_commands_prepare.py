@@ -48,7 +48,7 @@ def test_manifests(corpus, tmp_path):
     folder = tmp_path / "manifests"
     command = [sys.executable, SCRIPT, corpus, folder]
     subprocess.run(list(map(str, command)), check=True)
-    items = load_manifest(folder / "test.json", ["text", "intent"])
+    items = load_manifest(folder / "test", ["text", "intent"])
     assert items["test0"] == {
         "wav": str(corpus / "wavs/speakers/s0/test0.wav"),
         "duration": 1.0,
@@ -57,7 +57,7 @@ def test_manifests(corpus, tmp_path):
         "intent": "activate lights bedroom",
     }
     assert items["test1"]["intent"] == "bring juice none"
-    assert len(load_manifest(folder / "train.json")) == 2
+    assert len(load_manifest(folder / "train")) == 2
 
 
 def test_what_cannot_be_used_is_named(corpus, tmp_path, caplog):
@@ -66,8 +66,8 @@ def test_what_cannot_be_used_is_named(corpus, tmp_path, caplog):
     table.write_text(table.read_text().replace("juice,none", ",none"))
     with caplog.at_level(logging.WARNING):
         module.prepare_fluent_speech_commands(corpus, tmp_path)
-    assert list(load_manifest(tmp_path / "test.json")) == ["test1"]
-    assert list(load_manifest(tmp_path / "valid.json")) == ["valid0"]
+    assert list(load_manifest(tmp_path / "test")) == ["test1"]
+    assert list(load_manifest(tmp_path / "valid")) == ["valid0"]
     assert "test0 is left out: no such audio file" in caplog.text
     assert "valid1.wav is left out: its row is not complete" in caplog.text
 
@@ -78,7 +78,7 @@ def test_one_name_of_two_speakers(corpus, tmp_path):
     wavs = corpus / "wavs" / "speakers"
     (wavs / "s1" / "test1.wav").rename(wavs / "s1" / "test0.wav")
     module.prepare_fluent_speech_commands(corpus, tmp_path)
-    items = load_manifest(tmp_path / "test.json")
+    items = load_manifest(tmp_path / "test")
     assert list(items) == ["s0/test0", "s1/test0"]
     assert items["s1/test0"]["speaker"] == "s1"
 
@@ -88,7 +88,7 @@ def test_tables_as_they_come(corpus, tmp_path):
     text = table.read_text().replace("Bring juice", "Cafe\u0301\u2028now")
     table.write_bytes(("\ufeff" + text.replace("\n", "\r\n")).encode())
     module.prepare_fluent_speech_commands(corpus, tmp_path)
-    items = load_manifest(tmp_path / "test.json")
+    items = load_manifest(tmp_path / "test")
     assert items["test1"]["text"] == "caf\xe9 now" and len(items) == 2
     table.write_bytes(text.replace("\u0301\u2028", "\xe9").encode("latin-1"))
     with pytest.raises(ValueError, match=r"test_data.csv is not UTF-8: line 3"):
@@ -98,7 +98,7 @@ def test_tables_as_they_come(corpus, tmp_path):
         module.prepare_fluent_speech_commands(corpus, tmp_path)
     table.write_text(text + "7\n")
     module.prepare_fluent_speech_commands(corpus, tmp_path)
-    assert len(load_manifest(tmp_path / "test.json")) == 2
+    assert len(load_manifest(tmp_path / "test")) == 2
 
 
 def test_folders_that_are_something_else(corpus, tmp_path):

@@ -110,6 +110,23 @@ SCHEMAS = {
         },
         ("2013-1", {"text": "two", "speaker": "7", "gender": "male"}),
     ),
+    "LibriSpeech with places": (
+        {"text": "two", "speaker_id": 84, "chapter_id": 1, "id": "84-1-0003"},
+        (
+            "84-1-0003",
+            {
+                "text": "two",
+                "speaker": "84",
+                "chapter_id": 1,
+                "group": "84-1",
+                "position": 3,
+            },
+        ),
+    ),
+    "with places": (
+        {"text": "two", "id": "a", "group": 7, "position": 12},
+        ("a", {"text": "two", "group": "7", "position": 12}),
+    ),
     "LibriTTS": (
         {
             "text_normalized": "two",
@@ -151,7 +168,7 @@ def test_parquet_to_a_manifest(root, tmp_path, monkeypatch):
     hub = open_hub(root.name)
     assert sorted(hub.splits) == ["train.clean.100", "validation"]
     prepare({s: read_hub(hub, s, out) for s in hub.splits}, out)
-    items = load_manifest(out / "train.clean.100.json", needs=["text"])
+    items = load_manifest(out / "train.clean.100", needs=["text"])
     assert [(n, i["text"]) for n, i in items.items()] == [
         (str(number), text) for number, text in enumerate("abcde")
     ]
@@ -160,7 +177,7 @@ def test_parquet_to_a_manifest(root, tmp_path, monkeypatch):
         assert item["duration"] == 0.2 and item["wav"].endswith(".flac")
     folders = {Path(item["wav"]).parent for item in items.values()}
     assert len(folders) == 3  # row groups
-    assert len(load_manifest(out / "validation.json")) == 2
+    assert len(load_manifest(out / "validation")) == 2
 
 
 def test_configurations(tmp_path):

@@ -1,7 +1,6 @@
 """Tests of the preparation of LibriSpeech."""
 
 import importlib.util
-import json
 import logging
 import os
 import subprocess
@@ -14,9 +13,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritlm_plugin.dataio.corpus import preparation
-from spiritlm_plugin.dataio.corpus.manifests import load_manifest
-from spiritlm_plugin.dataio.corpus.preparation import fit_words
+from spiritlm_plugin.dataio.corpus import checking
+from spiritlm_plugin.dataio.corpus.checking import fit_words
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest, read_manifest
 from spiritlm_plugin.dataio.corpus.readers.librispeech import read_words
 
 SCRIPT = Path(__file__).parents[2] / (
@@ -73,7 +72,7 @@ def corpus(tmp_path):
 
 
 def read(folder, name):
-    return json.loads((folder / f"{name}.json").read_text())
+    return read_manifest(folder / name)
 
 
 def test_manifests_hold_what_is_known(corpus, tmp_path):
@@ -90,6 +89,8 @@ def test_manifests_hold_what_is_known(corpus, tmp_path):
             "duration": 1.5,
             "speaker": "19",
             "text": "northanger abbey",
+            "group": "19-198",
+            "position": 0,
             "words": [["northanger", 0.25, 0.75], ["abbey", 0.8, 1.25]],
         },
     )
@@ -104,14 +105,15 @@ def test_manifests_hold_what_is_known(corpus, tmp_path):
     assert train == read(out, "train-clean-100") | read(out, "train-other-500")
     assert list(read(out, "valid")) == ["84-121-0000"]
     assert list(read(out, "test")) == ["61-70-0000", "67-80-0000"]
-    assert len(load_manifest(out / "train.json", needs=["text"])) == 4
+    assert len(load_manifest(out / "train", needs=["text"])) == 4
 
 
 def test_a_complete_manifest_is_kept(corpus, tmp_path, monkeypatch):
     prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
-    times = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*-*.json")}
-    assert len(times) == 5
-    monkeypatch.setattr(preparation, "audio_seconds", None)  # would be called
+    files = [path for path in tmp_path.glob("*-*/*") if path.is_file()]
+    times = {path: path.stat().st_mtime_ns for path in files}
+    assert len(times) == 15
+    monkeypatch.setattr(checking, "check_recording", None)  # would be called
     prepare.prepare_librispeech(corpus, tmp_path, **SPLITS)
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
@@ -189,8 +191,8 @@ def test_an_alignment_that_does_not_fit_is_left_out(
     assert "words" not in train["19-198-0000"]
     assert train["19-198-0001"]["words"][-1] == ["true", 0.5, 1.5]
     assert "cannot read the line 'not a line of alignment'" in caplog.text
-    (message,) = [m for m in caplog.messages if "no word times" in m]
-    assert message.startswith("19-198-0000") and problem in message
+    (message,) = [m for m in caplog.messages if "has no word times" in m]
+    assert "19-198-0000 has" in message and problem in message
 
 
 @given(st.data())
@@ -340,7 +342,7 @@ def test_other_encodings_are_named(corpus, tmp_path):
 def test_a_missing_split_is_named(corpus, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train-clean-360.*--tr_split"):
         prepare.prepare_librispeech(corpus, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*/corpus.json"))
 
 
 def test_a_split_without_utterances_is_named(tmp_path):
@@ -356,5 +358,5 @@ def test_the_command_line(corpus, tmp_path):
     for option, splits in SPLITS.items():
         command += [f"--{option}", *splits]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "train-clean-100.json: 3 utterances, 0 left out" in done.stderr
+    assert "train-clean-100: 3 utterances, 0 left out" in done.stderr
     assert len(read(tmp_path, "train")) == 4

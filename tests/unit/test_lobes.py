@@ -14,6 +14,7 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
 )
 
+from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.lobes import hifigan
 from spiritlm_plugin.lobes.durations import DurationPredictor
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
@@ -26,6 +27,8 @@ from spiritlm_plugin.lobes.phonetic import (
 from spiritlm_plugin.lobes.pitch import FCPE, PitchQuantizer, PitchTokenizer
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
 from spiritlm_plugin.lobes.style import StyleTokenizer, _pool
+from tests.benchmarks import benchmark_tokenizing
+from tests.benchmarks.benchmark_inference import recordings
 
 TRANSFORMER = {
     "hidden_size": 16,
@@ -256,6 +259,47 @@ def test_fcpe_in_a_batch(fcpe, wavs):
     assert not voiced[3].any() and not f0[3].any()  # silence
 
 
+def test_unvoiced_frames_lie_between_those_of_their_item(fcpe, monkeypatch):
+    # Behind an item all is voiced, and none of its business.
+    hertz = torch.full((3, 12), 300.0)
+    hertz[0, :7] = torch.tensor([0.0, 100, 0, 0, 160, 0, 0])
+    hertz[1, :12] = torch.tensor([200.0, 0] * 6)
+    hertz[2, :4] = 0.0
+    lengths = torch.tensor([6 * 160, 11 * 160 + 80, 3 * 160 + 159])
+    monkeypatch.setattr(fcpe, "_salience", lambda mels, counts: hertz)
+    monkeypatch.setattr(
+        fcpe.network, "latent2cents_local_decoder", lambda x, threshold: x
+    )
+    monkeypatch.setattr(fcpe.network, "cent_to_f0", lambda x: x[..., None])
+    f0, voiced, frames = fcpe(torch.zeros(3, 2000), lengths)
+    assert frames.tolist() == [13, 24, 8]
+    filled = [100, 100, 120, 140, 160, 160, 160]
+    assert f0[0, :13].tolist() == [x for x in filled for _ in "ab"][:13]
+    assert voiced[0, :13].tolist() == [0, 0, 1, 1, *[0] * 4, 1, 1, 0, 0, 0]
+    assert (f0[1] == 200).all() and voiced[1].tolist() == [1, 1, 0, 0] * 6
+    for row, count in zip(range(3), [13, 24, 0]):
+        assert not f0[row, count:].any() and not voiced[row, count:].any()
+
+
+def test_pitch_units_are_those_of_a_recording_alone(fcpe):
+    torch.manual_seed(0)
+    quantizer = PitchQuantizer(64, width=8, output_width=16)
+    nn.init.normal_(quantizer.codebook, std=0.3)
+    tokenizer = PitchTokenizer(fcpe, quantizer)
+    # All remainders of a frame, in no order, twice the same length.
+    lengths = [1280, 9999, 16000, 1439, 12345, 16000, 1440, 2000, 5041]
+    wavs = [voice(n, 100 + 17 * i, seed=i) for i, n in enumerate(lengths)]
+    alone = []
+    for wav in wavs:
+        [units], [count] = tokenizer(wav[None], torch.tensor([len(wav)]))
+        alone.append(units[:count].tolist())
+    for chosen in (range(9), [3, 0], [2, 5], [8, 1, 6]):
+        units, counts = tokenizer(*batch_of([wavs[i] for i in chosen]))
+        found = [row[:n].tolist() for row, n in zip(units, counts.tolist())]
+        assert found == [alone[i] for i in chosen]
+    assert len({unit for units in alone for unit in units}) > 10
+
+
 @pytest.mark.parametrize("downs", [1, 4])
 def test_pitch_quantizer_in_a_batch(downs):
     quantizer = PitchQuantizer(16, width=6, output_width=4, downs=downs)
@@ -302,6 +346,40 @@ def test_pitch_tokenizer_centres_on_voiced_frames(center):
     mean = 150.0 if center else 0.0
     row = [100 - mean, 150 - mean, 200 - mean, 0, 0]
     assert features[:, 0].tolist() == [row, [0] * 5]
+
+
+# All three
+
+
+def test_few_units_change_in_bfloat16():
+    tokenizer = SpeechCodec.from_hparams("tinyspeech").mods.tokenizer
+    wavs = recordings([2.7, 1.01, 0.5])
+    exact = tokenizer(wavs)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = tokenizer(wavs)
+    # Measured: 1 of 515 phonetic units, and none of the others.
+    for stream, most in (("phonetic", 0.02), ("pitch", 0), ("style", 0.1)):
+        one, other = (
+            torch.cat([getattr(units, stream) for units in found])
+            for found in (exact, reduced)
+        )
+        assert int((one != other).sum()) <= most * len(one)
+        assert len(one.unique()) > 1
+
+
+def test_the_benchmark_of_tokenizing_runs(capsys):
+    threads = f"--threads={torch.get_num_threads()}"
+    benchmark_tokenizing.main(
+        ["--quick", "--seconds=9", "--repeats=1", threads]
+    )
+    rows = [x for x in capsys.readouterr().out.splitlines() if x[:1] == "|"]
+    names = ["phonetic", "pitch", "style", "all three"]
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        f"| {n}" for n in names
+    ]
+    for row in rows[2:]:
+        _, wall, cpu, memory = row.strip("| ").split(" | ")
+        assert min(float(wall), float(cpu), float(memory.replace(",", ""))) > 0
 
 
 # Vocoder

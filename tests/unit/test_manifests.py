@@ -246,13 +246,13 @@ def test_a_missing_manifest_is_named(tmp_path):
 def checked(monkeypatch):
     """Return a list of the recordings that are read from now on."""
     reads = []
-    check = manifests._check_recording
+    check = manifests.check_recording
 
     def record(wav):
         reads.append(os.path.basename(wav))
         return check(wav)
 
-    monkeypatch.setattr(manifests, "_check_recording", record)
+    monkeypatch.setattr(manifests, "check_recording", record)
     return reads
 
 
@@ -298,18 +298,18 @@ def test_what_is_known_does_not_depend_on_what_is_needed(
 def test_a_check_that_was_stopped_goes_on(tmp_path, good, checked, monkeypatch):
     entries = make_entries(tmp_path, 5, good)
     monkeypatch.setattr(manifests, "_CHECKPOINT", 2)
-    record = manifests._check_recording
+    record = manifests.check_recording
 
     def stop(wav):
         if wav.endswith("4.wav"):
             raise KeyboardInterrupt
         return record(wav)
 
-    monkeypatch.setattr(manifests, "_check_recording", stop)
+    monkeypatch.setattr(manifests, "check_recording", stop)
     with pytest.raises(KeyboardInterrupt):
         load(tmp_path, entries)
     checked.clear()
-    monkeypatch.setattr(manifests, "_check_recording", record)
+    monkeypatch.setattr(manifests, "check_recording", record)
     assert len(load(tmp_path, entries)) == 5
     assert checked == ["4.wav"]
 
@@ -340,9 +340,9 @@ def test_a_damaged_memory_of_checks_is_made_anew(
 ):
     wav = str(tmp_path / "wav" / "good.wav")
     values = {
-        "VERSION": manifests._CHECK_VERSION,
+        "VERSION": manifests.CHECK_VERSION,
         "WAV": wav,
-        "STAMP": manifests._stamp(wav),
+        "STAMP": manifests.stamp(wav),
     }
     for name, value in values.items():
         content = content.replace(name, json.dumps(value))

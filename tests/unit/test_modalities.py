@@ -1,5 +1,8 @@
 """Losses and accuracies by modality."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -95,3 +98,90 @@ def test_weights_that_do_not_learn_get_no_gradient():
     assert weight.grad is None
     assert hidden.grad[:2].any()
     assert not hidden.grad[2].any()
+
+
+def stand_in(
+    _input,
+    weight,
+    target,
+    ce_weight=None,
+    bias=None,
+    ignore_index=-100,
+    reduction="mean",
+    accum_dtype=None,
+    return_predicted_tokens=False,
+    token_grad_output=None,
+    compute_gradients=None,
+    weight_requires_grad=None,
+):
+    """Do what Liger's function of this name and signature does, by autograd."""
+    assert reduction == "none" and return_predicted_tokens
+    assert accum_dtype is torch.float32 and ce_weight is None
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in (_input, weight, bias)]
+        logits = torch.nn.functional.linear(*inputs)
+        losses = torch.nn.functional.cross_entropy(
+            logits, target, ignore_index=ignore_index, reduction="none"
+        )
+        gradients = [None] * 3
+        if compute_gradients:
+            (losses * token_grad_output).sum().backward()
+            gradients = [x.grad for x in inputs]
+        if not weight_requires_grad:
+            gradients[1] = None
+    predicted = logits.argmax(-1).masked_fill(target == ignore_index, -1)
+    return losses.detach(), None, None, predicted, *gradients
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_kernels_give_the_same_figures_and_gradients(monkeypatch, learns):
+    text = train_text_tokenizer(["the cat sat on the mat"], 280)
+    vocabulary = Vocabulary.extend(text, phonetic=9)
+    figures = ModalityFigures(vocabulary, {"text": 0.5})
+    hidden = torch.randn(2, 7, 16, requires_grad=True)
+    weight = torch.randn(len(vocabulary), 16, requires_grad=learns)
+    bias = torch.randn(len(vocabulary), requires_grad=True)
+    labels = torch.randint(len(vocabulary), (2, 7))
+    labels[0, 0] = (hidden @ weight.T + bias)[0, 0].argmax()
+    labels[1, 3:] = -100
+    found = []
+    for kernels in (None, stand_in):
+        monkeypatch.setattr(
+            linear_cross_entropy, "_liger", lambda device, k=kernels: k
+        )
+        loss, parts = figures(hidden, weight, bias, labels)
+        (3 * loss).backward()
+        gradients = [x.grad for x in (hidden, weight, bias)]
+        found.append((loss.detach(), parts, gradients))
+        hidden.grad = weight.grad = bias.grad = None
+    (loss, parts, gradients), (expected, others, wanted) = found
+    torch.testing.assert_close(loss, expected)
+    assert parts.keys() == others.keys()
+    for name, values in others.items():
+        assert parts[name] == pytest.approx(values, rel=1e-5)
+    for one, other in zip(gradients, wanted):
+        if one is None:
+            assert other is None and not learns
+        else:
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "forward", "taken"),
+    [
+        ("cuda", stand_in, True),
+        ("cpu", stand_in, False),
+        ("cuda", lambda _input, weight, target: None, False),  # an old version
+        ("cuda", None, False),
+    ],
+)
+def test_kernels_are_taken_where_they_are(monkeypatch, device, forward, taken):
+    module = SimpleNamespace(fused_linear_cross_entropy_forward=forward)
+    package = SimpleNamespace(fused_linear_cross_entropy=module)
+    here = forward is not None
+    for name in ("liger_kernel", "liger_kernel.ops"):
+        monkeypatch.setitem(sys.modules, name, package if here else None)
+    linear_cross_entropy._liger.cache_clear()
+    found = linear_cross_entropy._liger(device)
+    linear_cross_entropy._liger.cache_clear()
+    assert found is (forward if taken else None)

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from speechbrain.augment.time_domain import AddNoise
 from transformers import HubertConfig, HubertModel
 
 from spiritlm_plugin.integrations import release
@@ -13,8 +16,11 @@ from spiritlm_plugin.integrations.export_phonetic import export_quantizer
 from spiritlm_plugin.integrations.parts import load_part, save_part
 from spiritlm_plugin.lobes.augmentation import (
     Equalizer,
+    Noise,
     PitchShift,
     Reverberation,
+    Telephone,
+    TimeStretch,
 )
 from spiritlm_plugin.lobes.hubert_pretraining import (
     MaskedUnitPrediction,
@@ -305,6 +311,140 @@ def test_pitch_shift(new, old):
     loudest = torch.fft.rfft(shifted).abs().argmax(1)
     expected = torch.tensor([300.0, 720.0]) * new / old
     torch.testing.assert_close(loudest.float(), expected, atol=2, rtol=0)
+
+
+@pytest.mark.parametrize("tempo", [0.8, 1.25])
+def test_time_stretch(tempo):
+    time = torch.arange(16000) / 16000
+    wavs = torch.sin(2 * torch.pi * torch.tensor([[300.0], [720.0]]) * time)
+    stretched = TimeStretch([tempo])(wavs)
+    assert stretched.shape == (2, 16000 / tempo)
+    loudest = torch.fft.rfft(stretched).abs().argmax(1) * tempo
+    torch.testing.assert_close(
+        loudest, torch.tensor([300.0, 720.0]), atol=2, rtol=0
+    )
+
+
+def test_telephone():
+    time = torch.arange(16001) / 16000
+    hertz = torch.tensor([[100.0], [1000.0], [3000.0], [5000.0]])
+    wavs = 0.5 * torch.sin(2 * torch.pi * hertz * time)
+    heard = Telephone()(wavs)
+    assert heard.shape == wavs.shape
+    power = heard[:, 1000:15000].std(1) / wavs[:, 1000:15000].std(1)
+    assert power[[0, 3]].max() < 0.05
+    assert power[[1, 2]].tolist() == pytest.approx([1, 1], abs=0.05)
+    # 8 bits: as of quantization, the noise is 35 dB below.
+    error = (heard - wavs)[1, 1000:15000].std() / wavs[1].std()
+    assert 0.003 < error < 0.03
+
+
+def write(path, samples, rate=16000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.asarray(samples, np.float32), rate, "FLOAT")
+
+
+def test_noise_is_a_piece_of_a_recording(tmp_path):
+    long = torch.arange(1, 5001) / 5000
+    write(tmp_path / "music" / "long.wav", long)
+    noise = Noise(tmp_path)(torch.zeros(50, 1000))
+    starts = {round(float(piece[0] * 5000)) for piece in noise}
+    assert len(starts) > 30 and min(starts) < 1000 and max(starts) > 3000
+    for piece in noise:
+        start = round(float(piece[0] * 5000)) - 1
+        torch.testing.assert_close(piece, long[start : start + 1000])
+
+
+def test_noise_is_repeated_mixed_and_resampled(tmp_path):
+    write(tmp_path / "short" / "a.wav", np.ones((300, 2)) * [0.2, 0.4])
+    [noise] = Noise(tmp_path / "short")(torch.zeros(1, 1000))
+    torch.testing.assert_close(noise, torch.full((1000,), 0.3))
+    time = np.arange(8000) / 8000
+    write(tmp_path / "slow" / "a.wav", np.sin(2 * np.pi * 500 * time), 8000)
+    [noise] = Noise(tmp_path / "slow")(torch.zeros(1, 8000))
+    assert int(torch.fft.rfft(noise).abs().argmax()) == 250
+
+
+def test_noise_is_the_seeds(tmp_path):
+    for place in ("one", "other"):
+        for i in range(9):
+            signal = np.random.default_rng(i).normal(size=2000)
+            write(tmp_path / place / f"{i % 3}" / f"{i}.wav", 0.1 * signal)
+    found = []
+    for place in ("one", "one", "other"):
+        noise = Noise(tmp_path / place)
+        torch.manual_seed(7)
+        found.append([noise(torch.zeros(4, 500)) for _ in range(2)])
+    assert torch.equal(*(torch.cat(x) for x in found[:2]))
+    assert torch.equal(*(torch.cat(x) for x in found[1:]))
+    assert not torch.equal(*found[0])
+
+
+def test_noise_is_as_loud_as_asked(tmp_path):
+    signal = np.random.default_rng(0).normal(size=40000)
+    write(tmp_path / "a.flac.wav", 0.01 * signal)
+    add = AddNoise(snr_low=10, snr_high=10, noise_funct=Noise(tmp_path))
+    wavs = torch.sin(torch.arange(16000) / 9)[None]
+    changed = add(wavs, torch.ones(1))[0]
+    # The noise is what of it is orthogonal to the tone.
+    share = (changed @ wavs[0]) / (wavs[0] @ wavs[0])
+    rest = changed - share * wavs[0]
+    ratio = 20 * torch.log10(share * wavs.std() / rest.std())
+    assert float(ratio) == pytest.approx(10, abs=0.2)
+
+
+def test_noise_that_cannot_be_used_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder.*nowhere"):
+        Noise(tmp_path / "nowhere")
+    (tmp_path / "README.txt").write_text("no sound")
+    (tmp_path / "._a.wav").write_text("of a Mac")
+    with pytest.raises(ValueError, match="holds no recording; unpack"):
+        Noise(tmp_path)
+    write(tmp_path / "bad" / "nan.wav", [0.1, np.nan, 0.1])
+    with pytest.raises(ValueError, match="nan.wav is empty, damaged"):
+        Noise(tmp_path / "bad")(torch.zeros(1, 3))
+    (tmp_path / "text" / "a.wav").parent.mkdir()
+    (tmp_path / "text" / "a.wav").write_text("no sound")
+    with pytest.raises(ValueError, match="cannot read .*a.wav as audio"):
+        Noise(tmp_path / "text")(torch.zeros(1, 3))
+
+
+def test_rooms_are_those_of_a_folder(tmp_path):
+    """From the direct sound on, of which neither sign nor size matters."""
+    echo = np.zeros(400)
+    echo[[30, 130, 330]] = [-0.5, 0.25, -0.125]
+    write(tmp_path / "simulated_rirs" / "small" / "Room-1.wav", echo)
+    write(tmp_path / "pointsource_noises" / "noise-free-1.wav", echo[::-1])
+    room = Reverberation((0.2, 0.8), (0.0, 10.0), tmp_path)
+    click = torch.zeros(2, 1000)
+    click[:, 100] = 1.0
+    wet = room(click)
+    expected = torch.zeros(1000)
+    expected[[100, 200, 400]] = torch.tensor([1.0, -0.5, 0.25])
+    expected /= expected.norm()
+    for heard in wet:
+        torch.testing.assert_close(heard, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_channel_of_a_room_is_drawn(tmp_path):
+    near, far = np.zeros((2, 200))
+    near[[0, 50]] = far[[0, 150]] = [1, 0.5]
+    write(tmp_path / "array.wav", np.stack([near, far], 1))
+    room = Reverberation((0.2, 0.8), (0.0, 10.0), str(tmp_path))
+    click = torch.zeros(30, 500)
+    click[:, 0] = 1.0
+    echoes = [heard[1:].argmax().item() + 1 for heard in room(click)]
+    assert set(echoes) == {50, 150}
+
+
+def test_rooms_that_cannot_be_used_are_named(tmp_path):
+    write(tmp_path / "noise.wav", [0.1] * 9)
+    with pytest.raises(ValueError, match='recording without "noise" in its'):
+        Reverberation((0.2, 0.8), (0.0, 10.0), tmp_path)
+    write(tmp_path / "silent.wav", [0.0] * 9)
+    room = Reverberation((0.2, 0.8), (0.0, 10.0), tmp_path)
+    with pytest.raises(ValueError, match="silent.wav holds no sound"):
+        room(torch.ones(1, 100))
 
 
 def test_reverberation():

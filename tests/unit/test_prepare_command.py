@@ -1,7 +1,8 @@
 """The command that writes manifests of corpora."""
 
-import json
 import re
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import soundfile
 
 from spiritlm_plugin.dataio.corpus import command
 from spiritlm_plugin.dataio.corpus.corpora import CORPORA
-from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest, read_manifest
 
 
 def sound(*paths):
@@ -122,10 +123,10 @@ def test_manifests(corpus, tmp_path):
     root, out = tmp_path / "corpus", tmp_path / "out"
     ADD[corpus](root)
     command.main([corpus, str(root), str(out)])
-    items = load_manifest(out / "train.json")
+    items = load_manifest(out / "train")
     assert items and all(item["duration"] == 0.5 for item in items.values())
     if corpus not in ("emov_db", "folder"):
-        assert len(load_manifest(out / "valid.json", needs=["text"])) > 0
+        assert len(load_manifest(out / "valid", needs=["text"])) > 0
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.flac")}
     command.main([corpus, str(root), str(out)])  # goes on where it was
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
@@ -136,12 +137,12 @@ def test_splits_and_lower_case(tmp_path):
     add_libritts(root)
     some = ["--splits", "dev-other", "dev-clean", "--lowercase"]
     command.main(["libritts", str(root), str(out), *some])
-    assert {path.name for path in out.glob("*.json")} == {
-        "dev-other.json",
-        "dev-clean.json",
-        "valid.json",
+    assert {path.name for path in out.iterdir()} == {
+        "dev-other",
+        "dev-clean",
+        "valid",
     }
-    valid = load_manifest(out / "valid.json")
+    valid = load_manifest(out / "valid")
     assert list(valid) == ["84_1_dev-other", "84_1_dev-clean"]
     assert {item["text"] for item in valid.values()} == {"two boats."}
 
@@ -152,8 +153,7 @@ def test_shares_of_a_folder(tmp_path, capsys):
     shares = ["--valid_share", "0.2", "--test_share", "0.3"]
     command.main(["folder", str(root), str(out), *shares])
     parts = [
-        set(json.loads((out / f"{part}.json").read_text()))
-        for part in ("train", "valid", "test")
+        set(read_manifest(out / part)) for part in ("train", "valid", "test")
     ]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 40
     assert 3 <= len(parts[1]) <= 14 and 5 <= len(parts[2]) <= 19
@@ -161,7 +161,44 @@ def test_shares_of_a_folder(tmp_path, capsys):
     sound(*(root / f"new{i}.wav" for i in range(5)))
     command.main(["folder", str(root), str(out), *shares])
     for part, before in zip(("train", "valid", "test"), parts):
-        assert before <= set(json.loads((out / f"{part}.json").read_text()))
+        assert before <= set(read_manifest(out / part))
+
+
+@pytest.mark.slow
+def test_processes_share_the_recordings(tmp_path):
+    root, out = tmp_path / "corpus", tmp_path / "out"
+    sound(*(root / f"{i}.wav" for i in range(12)))
+    sound(*(root / "b" / f"{i}.wav" for i in range(4)))
+    arguments = ["folder", str(root), "OUT", "--valid_share", "0.4"]
+    shared = [str(out / "shared") if a == "OUT" else a for a in arguments]
+    launch = "-m torch.distributed.run --standalone --nproc-per-node 2 -m"
+    module = "spiritlm_plugin.dataio.corpus.command"
+    done = subprocess.run(
+        [sys.executable, *launch.split(), module, *shared],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    alone = [str(out / "alone") if a == "OUT" else a for a in arguments]
+    command.main(alone)
+    for split in ("train", "valid"):
+        for name in ("corpus.json", "shard-00000.arrow"):
+            one, other = (out / n / split / name for n in ("alone", "shared"))
+            assert one.read_bytes() == other.read_bytes()
+
+
+def test_merging(tmp_path, capsys):
+    root, out = tmp_path / "corpus", tmp_path / "out"
+    add_libritts(root)
+    command.main(["libritts", str(root), str(out)])
+    command.main(["merge", str(out / "dev-clean"), str(out / "dev-other")])
+    for split in ("dev-clean", "dev-other"):
+        [path] = (out / split).glob("*.arrow")
+        assert path.name == "merged-00000.arrow"
+    assert len(load_manifest(out / "valid")) == 2
+    with pytest.raises(SystemExit, match="1"):
+        command.main(["merge", str(out / "valid")])
+    assert "is the union of dev-clean, dev-other" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

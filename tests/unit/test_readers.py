@@ -70,12 +70,16 @@ def test_mls(root, suffix, warnings):
             "speaker": "6892",
             "book": "10049",
             "text": "dwie łódki i",
+            "group": "6892_10049",
+            "position": 0,
         },
         "6892_11_000000": {
             "wav": audio / f"6892/11/6892_11_000000{suffix}",
             "speaker": "6892",
             "book": "11",
             "text": "dwa",
+            "group": "6892_11",
+            "position": 0,
         },
     }
     assert "7_8_000000 is left out: no recording" in warnings()
@@ -138,8 +142,10 @@ def test_libritts(root, table):
         "chapter": "121123",
         # Quotes are those of the text, not of the table.
         "text": '"go said doctor x' if table else "go said doctor x",
+        "group": "84_121123",
+        "position": 2,
     }
-    assert second["text"] == "on page two"
+    assert second["text"] == "on page two" and second["position"] == 3
     original = dict(read_libritts(root, "dev-clean", text="original"))
     assert [i["text"] for i in original.values()] == [
         "“Go.” said Dr. X",
@@ -192,6 +198,8 @@ def test_voxpopuli(root, warnings):
                 "text": "mr barroso no",
                 "speaker": "12",
                 "gender": "male",
+                "group": names[0].removesuffix("_0"),
+                "position": 0,
             },
         )
     ]
@@ -199,7 +207,8 @@ def test_voxpopuli(root, warnings):
     assert "line 4 is left out: it has 2 columns, not 6" in warnings()
     assert "1 recordings are left out, since they are not in" in warnings()
     ((_, item),) = read_voxpopuli(root, "dev", "en", text="raw")
-    assert item == {"wav": folder / "2013" / f"{names[1]}.ogg", "text": "A"}
+    assert item["wav"] == folder / "2013" / f"{names[1]}.ogg"
+    assert item["text"] == "A"
 
 
 def test_voxpopuli_unlabelled(root):
@@ -208,12 +217,34 @@ def test_voxpopuli_unlabelled(root):
     assert find_languages(root) == ["pl"]
     records = dict(read_voxpopuli(root, "unlabelled", "pl"))
     assert records["20190101-PLENARY_pl_0"] == {
-        "wav": folder / "20190101-PLENARY_pl_0.ogg"
+        "wav": folder / "20190101-PLENARY_pl_0.ogg",
+        "group": "20190101-PLENARY_pl",
+        "position": 0,
     }
     with pytest.raises(ValueError, match="no split 'train'.*unlabelled"):
         list(read_voxpopuli(root, "train", "pl"))
     with pytest.raises(ValueError, match="no split 'en'.*there are pl"):
         list(read_voxpopuli(root, "train", "en"))
+
+
+def test_utterances_of_a_session_come_in_order(root):
+    folder = root / "unlabelled_data" / "pl" / "2019"
+    touch(*(folder / f"2019_pl_{i}.ogg" for i in (10, 2, 9, 0)))
+    records = dict(read_voxpopuli(root, "unlabelled", "pl"))
+    assert [item["position"] for item in records.values()] == [0, 2, 9, 10]
+    assert {item["group"] for item in records.values()} == {"2019_pl"}
+
+
+def test_gaps_of_a_chapter_are_gaps_of_positions(root):
+    chapter = root / "dev-clean" / "84" / "1"
+    ends = ["000001_000000", "000001_000001", "000002_000000", "000004_000000"]
+    ends += ["000004_000002", "000006_000001", "000006_000002"]
+    for end in ends:
+        touch(chapter / f"84_1_{end}.wav")
+        write(chapter / f"84_1_{end}.normalized.txt", "text")
+    places = [i["position"] for _, i in read_libritts(root, "dev-clean")]
+    steps = [b - a for a, b in zip(places, places[1:])]
+    assert steps == [1, 1, 2, 2, 2, 1]
 
 
 # EmoV-DB
@@ -287,10 +318,10 @@ def test_texts_beside(root, suffix, warnings):
 
 
 TABLES = {
-    "metadata.csv": "file_name,transcription,speaker_id\n"
-    'ann/1.wav,"Two, boats",7\nbob/1.wav,One,8\nbob/none.wav,None,8\n',
+    "metadata.csv": "file_name,transcription,speaker_id,group,position\n"
+    'ann/1.wav,"Two, boats",7,b,3\nbob/1.wav,One,8,,\nbob/none.wav,None,8,,\n',
     "metadata.jsonl": '{"file_name": "ann/1.wav", "text": "Two, boats", '
-    '"speaker": 7}\n{"file_name": "bob/1.wav", "text": "One", "speaker": 8}\n'
+    '"speaker": 7, "group": "b", "position": 3}\n{"file_name": "bob/1.wav", "text": "One", "speaker": 8}\n'
     '{"file_name": "bob/none.wav"}\n',
     "transcripts.txt": "ann/1\tTwo, boats\nbob/1.wav\tOne\nbob/none.wav\tNone",
 }
@@ -305,7 +336,11 @@ def test_tables(root, name, warnings):
     assert items["ann/1"]["text"] == "Two, boats"
     assert items["bob/1"]["text"] == "One"
     assert items["bob/2"] == {"wav": root / "bob/2.wav", "text": "beside"}
-    assert name == "transcripts.txt" or items["bob/1"]["speaker"] == "8"
+    if name != "transcripts.txt":
+        assert items["bob/1"]["speaker"] == "8"
+        assert "group" not in items["bob/1"]
+        place = items["ann/1"]["group"], items["ann/1"]["position"]
+        assert place == ("b", 3)
     assert "bob/none.wav is left out: no recording" in warnings()
     assert "does not name 1 recordings" in warnings()
 
@@ -327,6 +362,11 @@ def test_ljspeech(root, warnings):
     [
         ("metadata.csv", "file,text\na.wav,x\n", "no column file_name"),
         ("metadata.jsonl", "[]\n{}\n", "without file_name"),
+        (
+            "metadata.csv",
+            "file_name,group,position\na.wav,b,first\n",
+            "a.wav: the position in 'b' is 'first'; write whole numbers",
+        ),
         ("metadata.jsonl", "nothing", "cannot read nothing as a JSON object"),
     ],
 )

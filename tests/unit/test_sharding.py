@@ -4,6 +4,7 @@ As a script, this file trains two small models that two processes share:
 ``torchrun test_sharding.py FOLDER``.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,12 @@ from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import new_language_model
 from spiritlm_plugin.training.checkpointer import AtomicCheckpointer
-from spiritlm_plugin.training.sharding import ShardedState, full_state, shard
+from spiritlm_plugin.training.sharding import (
+    ShardedState,
+    full_state,
+    hold,
+    shard,
+)
 from spiritlm_plugin.utils.recipes import run
 
 SETTINGS = {
@@ -54,7 +60,7 @@ class ToyBrain(sb.Brain):
 
     def _wrap_distributed(self):
         if self.distributed_launch:
-            shard(self.modules.lm, "fp32")
+            shard(self.modules.lm, "fp32", self.device)
 
     def init_optimizers(self):
         self.optimizer = self.opt_class(self.modules.lm.parameters())
@@ -137,6 +143,7 @@ def test_two_processes_share_a_model(tmp_path, torchrun):
             for name in ("whole", "resumed")
         )
         check_training(tmp_path, setting, whole["losses"])
+        check_start(setting, whole)
         check_resuming(tmp_path, setting, whole, resumed)
         check_weights(setting, whole)
 
@@ -146,6 +153,17 @@ def check_training(folder, setting, losses):
     assert losses == pytest.approx(expected, abs=1e-4)
     # They learn, or it would not be worth much.
     assert len(set(losses.values())) == STEPS * ACCUMULATION
+
+
+def check_start(setting, whole):
+    """Both processes have, bit for bit, the weights that one makes alone."""
+    model = make_model(**SETTINGS[setting]).model
+    for name, weight in model.state_dict().items():
+        assert torch.equal(whole["start"][name], weight), name
+    for buffers in whole["buffers"]:
+        assert buffers.keys() == dict(model.named_buffers()).keys()
+        for name, buffer in model.named_buffers():
+            assert torch.equal(buffers[name], buffer), name
 
 
 def check_resuming(folder, setting, whole, resumed):
@@ -214,17 +232,31 @@ def test_a_saved_folder_is_a_stock_one(one_process, tmp_path):
         )
 
 
+def start(setting):
+    """Return the weights of a model that only the main process has made."""
+    make = (
+        partial(make_model, **SETTINGS[setting]) if if_main_process() else None
+    )
+    lm = hold(make)
+    assert lm.to("cpu").device.type == "meta"  # as a Brain moves it
+    shard(lm, "fp32")
+    buffers = [None] * 2
+    dist.all_gather_object(buffers, dict(lm.model.named_buffers()))
+    return {"start": full_state(lm), "buffers": buffers}
+
+
 def main(arguments):
     folder, name, *_ = arguments
     ddp_init_group(OPTIONS)
     for setting in SETTINGS:
+        started = start(setting)
         brain = make_brain(Path(folder) / setting, setting)
         losses = train(brain, save=name == "whole")
         lm = brain.modules.lm.eval()
         generated = [None] * 2
         ids = generate(lm, 3 + 3 * dist.get_rank())
         dist.all_gather_object(generated, ids)
-        result = {"losses": losses, "generated": generated}
+        result = {"losses": losses, "generated": generated, **started}
         result["logits"] = lm(torch.arange(12)[None]).detach()
         result["weights"] = full_state(lm)
         assert bool(result["weights"]) == if_main_process()

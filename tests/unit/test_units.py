@@ -229,6 +229,8 @@ def test_base_and_equality():
     assert units != units.base()
     assert units != SpeechUnits([1, 2], pitch=[3], style=[5])
     assert SpeechUnits([1]) != SpeechUnits([1], full_rate=False)
+    assert SpeechUnits([1, 2]).cut(0.04) == SpeechUnits([2], start=0.04)
+    assert SpeechUnits([1, 2]).cut(0.04) != SpeechUnits([2])
     assert units.expressive and not units.base().expressive
     assert units != "[Hu1]"
 

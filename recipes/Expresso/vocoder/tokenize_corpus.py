@@ -5,15 +5,13 @@
         --phonetic PART --pitch PART --style PART
 
 or, with the tokenizer of a whole model, --codec FOLDER. Writes
-<output_folder>/<split> for each split. Under torchrun the processes share the work; a
-run that was stopped goes on when it is started again.
+<output_folder>/<split> for each split. Under torchrun the processes share the work;
+with --engine ray the cluster of RAY_ADDRESS does, or all of this machine. A run that
+was stopped goes on when it is started again.
 """
-
-from speechbrain.utils.distributed import infer_device
 
 from spiritlm_plugin.training.tokenizing import (
     TokenizingSettings,
-    load,
     tokenize_splits,
 )
 from spiritlm_plugin.utils.recipes import load_recipe, run
@@ -21,8 +19,7 @@ from spiritlm_plugin.utils.recipes import load_recipe, run
 
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, TokenizingSettings)
-    device = run_opts["device"] or infer_device()
-    tokenize_splits(hparams, load(hparams).to(device))
+    tokenize_splits(hparams, run_opts)
 
 
 if __name__ == "__main__":

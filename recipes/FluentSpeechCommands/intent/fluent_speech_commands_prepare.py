@@ -19,7 +19,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def prepare_fluent_speech_commands(data_folder: str, save_folder: str) -> None:
-    """Write ``train.json``, ``valid.json`` and ``test.json``."""
+    """Write ``train``, ``valid`` and ``test``."""
     prepare(
         {
             split: read_fluent_speech_commands(data_folder, split)

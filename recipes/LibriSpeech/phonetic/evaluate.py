@@ -5,7 +5,8 @@
         --manifest_folder DIR --parts '{MFCC: DIR, k-means: DIR, linear: DIR}'
 
 Writes report.json, report.md and a picture of what is said while a unit
-sounds, units_<split>.png.
+sounds, units_<split>.png. The report says of each augmentation whether the
+training of a part had it, as the YAML beside the part has it.
 """
 
 from pathlib import Path
@@ -18,6 +19,7 @@ from spiritlm_plugin.evaluation.phonetic import (
     evaluate,
     load_split,
     report,
+    seen_in_training,
     versions_of,
 )
 from spiritlm_plugin.integrations.parts import load_tokenizer
@@ -32,6 +34,7 @@ def main(arguments):
         name: load_tokenizer(part).to(device)
         for name, part in hparams["parts"].items()
     }
+    seen = {part: seen_in_training(hparams, part) for part in tokenizers}
     folder, figures = Path(hparams["output_folder"]), {}
     for split in hparams["splits"]:
         items, key = load_split(hparams, split, run_opts["debug"])
@@ -39,7 +42,7 @@ def main(arguments):
         figures[split], matrices = {}, {}
         for part, tokenizer in tokenizers.items():
             figures[split][part], labels, matrices[part] = evaluate(
-                tokenizer, versions, items, key
+                tokenizer, versions, items, key, seen[part]
             )
         draw_units(matrices, labels, folder / f"units_{split}.png")
     report(folder, figures)

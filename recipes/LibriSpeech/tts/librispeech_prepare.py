@@ -5,9 +5,9 @@ r"""Write manifests of LibriSpeech, with word times where there are alignments.
         --tr_splits train-clean-100 --dev_splits dev-clean \
         --te_splits test-clean test-other
 
-Each split gets a manifest of its name; ``train.json``, ``valid.json`` and
-``test.json`` are what the splits make together. Nothing is downloaded.
-Recordings that a manifest names already are not opened again.
+Each split gets a manifest of its name, a folder of shards; ``train``, ``valid``
+and ``test`` are what the splits make together. Nothing is downloaded. Recordings
+are read once, as a whole; where nothing has changed, not again.
 
 Alignments, TextGrids of the Montreal Forced Aligner or ``.alignment.txt``, lie
 beside the recordings, or in a tree of their own, laid out alike:

@@ -18,7 +18,7 @@ from spiritlm_plugin.dataio.corpus.readers.salmon import (
 
 
 def prepare_salmon(data_folder: str, save_folder: str) -> None:
-    """Write ``test_salmon.json``, of all parts that are there."""
+    """Write ``test_salmon``, of all parts that are there."""
     records = read_salmon(data_folder, find_parts(data_folder))
     prepare({"test_salmon": records}, save_folder)
 

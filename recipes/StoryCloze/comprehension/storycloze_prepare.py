@@ -32,9 +32,9 @@ MANIFESTS = {"sSC": "test_storycloze", "tSC": "test_topic_storycloze"}
 def prepare_storycloze(
     data_folder: str, save_folder: str, words: str | None = None
 ) -> None:
-    """Write ``test_storycloze.json``, ``test_topic_storycloze.json`` and so on.
+    """Write ``test_storycloze``, ``test_topic_storycloze`` and so on.
 
-    Other folders of speakers, such as ``multi``, become ``test_multi.json``.
+    Other folders of speakers, such as ``multi``, become ``test_multi``.
     """
     splits = {}
     for part in find_parts(data_folder):
@@ -45,7 +45,7 @@ def prepare_storycloze(
             manifest = MANIFESTS.get(part, f"test_{part}")
         times = None
         if words is not None and has_whole_stories(data_folder, part):
-            times = read_word_times(Path(words) / f"{manifest}.json")
+            times = read_word_times(Path(words) / manifest)
         splits[manifest] = read_storycloze(data_folder, part, times)
     prepare(splits, save_folder)
 

@@ -23,7 +23,7 @@ from spiritlm_plugin.utils.recipes import load_recipe, run
 
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, KMeansSettings)
-    items = load_manifest(Path(hparams["manifest_folder"]) / "train.json")
+    items = load_manifest(Path(hparams["manifest_folder"]) / "train")
     tokenizer, part = build_tokenizer(hparams)
     frames = hparams["frames"]
     if run_opts["debug"]:

@@ -21,7 +21,7 @@ MANIFESTS = {"dev": "valid", "test": "test"}
 
 
 def prepare_zerospeech(data_folder: str, save_folder: str) -> None:
-    """Write ``valid_lexical.json`` and so on, of what is there."""
+    """Write ``valid_lexical`` and so on, of what is there."""
     prepare(
         {
             f"{MANIFESTS[split]}_{task}": read_zerospeech(

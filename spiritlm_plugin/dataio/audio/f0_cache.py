@@ -118,18 +118,26 @@ class F0Cache:
         batch_seconds: float,
     ) -> None:
         self.extractor.eval().to(device)
-        shards = tqdm(
-            missing,
+        bar = tqdm(
+            total=sum(len(self._shards[number]) for number in missing),
             desc=f"F0 of {self.folder.name}",
-            unit=f"{_SHARD} utterances",
+            unit="utterance",
             disable=not if_main_process(),
         )
-        for number in shards:
-            items = {name: self.items[name] for name in self._shards[number]}
-            contours = map_recordings(
-                self._extract, items, device, batch_seconds
-            )
-            self._write(number, {k: c.T.contiguous() for k, c in contours})
+        with bar:
+            for number in missing:
+                names = self._shards[number]
+                found = map_recordings(
+                    self._extract,
+                    {name: self.items[name] for name in names},
+                    device,
+                    batch_seconds,
+                )
+                contours = {}
+                for name, contour in found:
+                    contours[name] = contour.T.contiguous()
+                    bar.update()
+                self._write(number, contours)
 
     def _extract(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return F0 and voicing, (batch, frames, 2), and their lengths."""

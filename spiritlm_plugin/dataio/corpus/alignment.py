@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from speechbrain.utils.distributed import (
-    ddp_barrier,
-    if_main_process,
-    run_on_main,
-)
+from speechbrain.utils.distributed import run_on_main
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from spiritlm_plugin.dataio.audio.read_ahead import read_ahead
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.batching import length_batches
-from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
-from spiritlm_plugin.dataio.corpus.json_shards import JSONShards
-from spiritlm_plugin.dataio.corpus.manifests import (
-    load_manifest,
-    read_manifest,
-    write_manifest,
+from spiritlm_plugin.dataio.checkpoints import digest_weights
+from spiritlm_plugin.dataio.corpus.mapping import (
+    Items,
+    Listed,
+    Source,
+    Work,
+    map_shards,
 )
-from spiritlm_plugin.utils.processes import rank_and_world_size
+from spiritlm_plugin.dataio.corpus.shards import make_row
+from spiritlm_plugin.dataio.corpus.stores import ROOT, Store
+from spiritlm_plugin.utils.engines import Engine
+from spiritlm_plugin.utils.placing import Placed
 
 logger = logging.getLogger(__name__)
 
 # As in "[Speech]", "[background noise]" and "<unk>".
 _MARKUP = re.compile(r"\[[^\[\]]*\]|<[^<>\s]*>")
-_UNUSABLE = {"problem": "the check of the manifest left it out"}
-_Batch = Mapping[str, Mapping[str, Any]]
+# What is kept of an utterance: why it has no words, and which of its words
+# were not looked for.
+_NO_WORDS, _UNHEARD = "no_words", "unheard"
+# So many utterances are named.
+_MOST_NAMED = 20
+# Waveforms and their words to spans, or to the error that tells why not.
+_Align = Callable[[Sequence[Tensor], Sequence[Sequence[str]]], Sequence[Any]]
 
 
 def spoken_words(text: str) -> list[str]:
@@ -59,47 +65,54 @@ def spoken_words(text: str) -> list[str]:
     return [word.replace("\0", "") for word in masked.split()]
 
 
-def align_manifest(
-    manifest: str | Path,
+def align_corpus(
+    source: Source | Items,
     folder: str | Path,
     aligner: nn.Module,
-    shard_utterances: int = 500,
+    root: str | Path | None = None,
+    shard_seconds: float = 3600.0,
     batch_seconds: float = 120.0,
-    workers: int = 0,
+    workers: int = 1,
+    engine: Engine = "torchrun",
+    device: str | None = None,
+    precision: str = "fp32",
 ) -> None:
-    """Write a manifest with word times, or what is left to do of it.
+    """Make a store with word times of a corpus, or what is left to do of it.
 
     Utterances with a transcript and without words get them; all else stays as
-    it is. What cannot be aligned is reported by name and goes without. Markup
-    and words of unknown characters lie between their neighbours. Under
+    it is. What cannot be aligned is reported and goes without. Markup and
+    words of unknown characters lie between their neighbours. Under
     ``torchrun`` all processes call this and share the work; a run that was
     killed goes on from the shards that it has completed.
 
     Arguments
     ---------
-    manifest : str or Path
-        ``<split>.json``, as for `load_manifest`.
+    source : Source or dict
+        A `Store`, or the entries of a manifest, as from `load_manifest`.
     folder : str or Path
-        For the manifest of the same name, and for ``shards``.
+        Of the store to make.
     aligner : CTCAligner
-        On its device.
-    shard_utterances : int
-        Utterances in a shard.
+        On the CPU; Ray pickles it.
+    root : str or Path, optional
+        Folder of the manifests. Recordings below it are named by their place
+        in it, so that both folders can move together.
+    shard_seconds : float
+        Audio in a shard.
     batch_seconds : float
         Audio in a batch, padding included.
     workers : int
-        Processes that read audio.
+        Threads that read audio.
+    engine, device
+        As of `spiritlm_plugin.utils.engines.run`.
+    precision : str
+        Of `Placed`.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such manifest.
-    ManifestError
-        If no utterance of it can be used.
-    ShardError
-        If there are shards of another manifest or aligner, or damaged ones.
-    ValueError
-        If the folder is that of the manifest, or shards have no utterances.
+    CorpusError
+        If the folder holds a store of other utterances or another aligner.
+    DiskFullError
+        If there is no room for a shard.
 
     Example
     -------
@@ -109,199 +122,175 @@ def align_manifest(
     ...         return [[(w, i, i + 1) for i, w in enumerate(words)]
     ...                 for words in texts]
     >>> items = {"a": {"wav": recording, "duration": 2.4, "text": "all day"}}
-    >>> write_manifest(items, tmp / "train.json")
-    >>> align_manifest(tmp / "train.json", tmp / "aligned", Slow())
-    >>> load_manifest(tmp / "aligned" / "train.json")["a"]["words"]
-    [['all', 0, 1], ['day', 1, 2]]
+    >>> align_corpus(items, tmp / "aligned", Slow(), device="cpu")
+    >>> Store(tmp / "aligned").items(0, 1)["a"]["words"]
+    [['all', 0.0, 1.0], ['day', 1.0, 2.0]]
     """
-    manifest, folder = Path(manifest), Path(folder)
-    if folder.resolve() == manifest.parent.resolve():
-        raise ValueError(
-            f"{folder} is the folder of {manifest.name} itself, which would "
-            "be lost; name another output_folder"
-        )
-    sharding = manifest, folder, shard_utterances
-    missing = run_on_main(_prepare, args=[*sharding, aligner])
-    rank, processes = rank_and_world_size()
-    mine = dict(list(missing.items())[rank::processes])
-    _align_shards(mine, aligner, batch_seconds, workers, manifest.stem)
-    ddp_barrier()
-    run_on_main(_join, args=[*sharding, aligner.characters])
-
-
-def _prepare(
-    manifest: Path, folder: Path, size: int, aligner: nn.Module
-) -> dict[Path, dict[str, Mapping[str, Any] | None]]:
-    """Return the missing shards' utterances; None for what is unusable."""
-    usable = load_manifest(manifest)
-    wanted = _wanted(read_manifest(manifest))
-    keys = ("wav", "duration", "text")
-    rows = [[name, *map(i.get, keys)] for name, i in wanted.items()]
-    shards = _shards(manifest, folder, size, wanted)
+    folder = Path(folder)
     characters = cast("dict[str, int]", aligner.characters)
-    shards.claim(
-        {
-            "manifest": digest_values(rows),
-            "aligner": digest_weights(aligner),
-            "characters": "".join(
-                sorted(characters, key=characters.__getitem__)
-            ),
-            "shard_utterances": size,
-        }
+    description = {
+        "aligner": digest_weights(aligner),
+        "characters": "".join(sorted(characters, key=characters.__getitem__)),
+        "precision": precision,
+    }
+    map_shards(
+        Listed(source) if isinstance(source, Mapping) else source,
+        folder,
+        partial(
+            _make_work,
+            Placed(aligner, device, precision),
+            frozenset(characters),
+            _find_place(root, folder),
+            batch_seconds,
+            workers,
+        ),
+        description,
+        shard_seconds=shard_seconds,
+        name=f"aligning {folder.name}",
+        engine=engine,
+        device=device,
+        cpus=max(1, workers),
     )
-    return {
-        path: {name: usable.get(name) for name in names}
-        for path, names in shards.missing().items()
-    }
+    run_on_main(_report, args=[folder])
 
 
-def _wanted(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the utterances with a transcript and without words."""
-    return {
-        name: item
+def _find_place(root: str | Path | None, folder: Path) -> tuple[str, str]:
+    """Return a beginning of paths, and what it is seen from a store."""
+    if root is None:
+        return "", ""
+    root, parent = Path(root).resolve(), folder.resolve().parent
+    return f"{root}/", f"{ROOT}/{os.path.relpath(root, parent)}/"
+
+
+def _make_work(
+    align: _Align,
+    characters: Collection[str],
+    place: tuple[str, str],
+    batch_seconds: float,
+    workers: int,
+) -> Work:
+    before, after = place
+
+    def work(items: Items) -> Iterator[dict[str, Any]]:
+        found = _align(items, align, characters, batch_seconds, workers)
+        for name, item in items.items():
+            if name in found:
+                item = {k: v for k, v in item.items() if k != _NO_WORDS}
+                item |= found[name]
+            wav = item["wav"]
+            if before and wav.startswith(before):
+                wav = after + wav[len(before) :]
+            yield make_row(name, {**item, "wav": wav})
+
+    return work
+
+
+def _align(
+    items: Items,
+    align: _Align,
+    characters: Collection[str],
+    batch_seconds: float,
+    workers: int,
+) -> dict[str, dict[str, Any]]:
+    """Return what is found out about the utterances without words."""
+    wanted = [
+        (name, item)
         for name, item in items.items()
-        if isinstance(item, dict)
-        and item.get("words") is None
-        and isinstance(item.get("text"), str)
-        and item["text"].strip()
-    }
-
-
-def _shards(
-    manifest: Path, folder: Path, size: int, wanted: Mapping
-) -> JSONShards:
-    return JSONShards(folder / "shards", manifest.stem, wanted, size)
-
-
-def _read_audio(wavs: Sequence[str]) -> list[Tensor | str]:
-    """Return each recording, or why it cannot be read."""
-    found: list[Tensor | str] = []
-    for wav in wavs:
-        try:
-            found.append(read_audio(wav))
-        except (OSError, ValueError) as error:
-            found.append(str(error))
+        if not item.get("words") and (item.get("text") or "").strip()
+    ]
+    durations = [item["duration"] for _, item in wanted]
+    batches = [
+        dict(wanted[i] for i in batch)
+        for batch in length_batches(durations, batch_seconds)
+    ]
+    wavs = [[item["wav"] for item in batch.values()] for batch in batches]
+    found: dict[str, dict[str, Any]] = {}
+    for batch, read in zip(batches, read_ahead(wavs, _read, workers)):
+        found |= _align_batch(batch, read, align, characters)
     return found
 
 
-def _align_shards(
-    shards: Mapping[Path, Mapping[str, Mapping[str, Any] | None]],
-    aligner: nn.Module,
-    batch_seconds: float,
-    workers: int,
-    split: str,
-) -> None:
-    batches = {path: _divide(s, batch_seconds) for path, s in shards.items()}
-    every = [batch for some in batches.values() for batch in some]
-    wavs = [[item["wav"] for item in batch.values()] for batch in every]
-    read = iter(
-        DataLoader(
-            cast("Dataset[list[str]]", wavs),  # which a list is as well
-            batch_size=None,
-            collate_fn=_read_audio,
-            num_workers=workers,
-        )
-    )
-    progress = tqdm(
-        total=round(sum(map(_seconds, every))),
-        desc=f"aligning {split}",
-        unit="s of audio",
-        disable=not if_main_process() or not shards,
-    )
-    with progress:
-        for path, utterances in shards.items():
-            rows = dict.fromkeys(utterances, _UNUSABLE)
-            for batch in batches[path]:
-                rows |= _align_batch(batch, next(read), aligner)
-                progress.update(round(_seconds(batch)))
-            write_manifest(rows, path)
-
-
-def _divide(utterances: Mapping, seconds: float) -> list[_Batch]:
-    """Return batches, by length, of what can be used."""
-    usable = [(n, item) for n, item in utterances.items() if item is not None]
-    durations = [item["duration"] for _, item in usable]
-    return [
-        dict(usable[i] for i in batch)
-        for batch in length_batches(durations, seconds)
-    ]
-
-
-def _seconds(batch: _Batch) -> float:
-    return sum(item["duration"] for item in batch.values())
+def _read(wav: str) -> Tensor | str:
+    """Return a recording, or why it cannot be read."""
+    try:
+        return read_audio(wav)
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def _align_batch(
-    batch: _Batch, wavs: Sequence[Tensor | str], aligner: nn.Module
+    batch: Items,
+    wavs: Sequence[Tensor | str],
+    align: _Align,
+    characters: Collection[str],
 ) -> dict[str, dict[str, Any]]:
     """Return the words of each utterance, or why it has none."""
     rows: dict[str, dict[str, Any]] = {
-        n: {"problem": w} for n, w in zip(batch, wavs) if type(w) is str
+        n: {_NO_WORDS: w} for n, w in zip(batch, wavs) if isinstance(w, str)
     }
     texts = {n: item["text"] for n, item in batch.items() if n not in rows}
     if not texts:
         return rows
-    found = aligner(
-        [wav for wav in wavs if type(wav) is not str],
-        [spoken_words(text) for text in texts.values()],
-    )
-    for (name, text), spans in zip(texts.items(), found):
+    spoken = [spoken_words(text) for text in texts.values()]
+    found = align([wav for wav in wavs if isinstance(wav, Tensor)], spoken)
+    for (name, text), said, spans in zip(texts.items(), spoken, found):
         if isinstance(spans, Exception):
-            rows[name] = {"problem": str(spans)}
-        else:
-            words = zip(text.split(), spans)
-            rows[name] = {"words": [[w, *span[1:]] for w, span in words]}
+            rows[name] = {_NO_WORDS: str(spans)}
+            continue
+        words = text.split()
+        rows[name] = {"words": [[w, *s[1:]] for w, s in zip(words, spans)]}
+        unheard = [
+            word
+            for word, heard in zip(words, said)
+            if not any(_is_known(c, characters) for c in heard)
+        ]
+        if unheard:
+            rows[name][_UNHEARD] = unheard
     return rows
 
 
-def _join(
-    manifest: Path, folder: Path, size: int, characters: Mapping[str, int]
-) -> None:
-    """Write the manifest with what the shards hold."""
-    items = read_manifest(manifest)
-    rows = _shards(manifest, folder, size, _wanted(items)).read()
-    # What the root of the manifest is, seen from the new one.
-    place = os.path.relpath(manifest.parent.resolve(), folder.resolve())
-    root = "{data_root}"
-    for name, item in items.items():
-        if isinstance(item, dict) and isinstance(item.get("wav"), str):
-            item["wav"] = item["wav"].replace(root, f"{root}/{place}")
-        if "words" in rows.get(name, ()):
-            item["words"] = rows[name]["words"]
-    write_manifest(items, folder / manifest.name)
-    _report(manifest.name, items, rows, characters)
+def _is_known(character: str, characters: Collection[str]) -> bool:
+    return character in characters or character.swapcase() in characters
 
 
-def _report(
-    manifest: str, items: _Batch, rows: Mapping, characters: Mapping[str, int]
-) -> None:
+def _report(folder: Path) -> None:
     """Say who has no words, and which words were not looked for."""
-    aligned = [items[name]["text"] for name in rows if "words" in rows[name]]
-    for name, row in rows.items():
-        if "problem" in row:
-            logger.warning(
-                "%s: %s gets no word times: %s", manifest, name, row["problem"]
-            )
-    unknown = [
-        word
-        for text in aligned
-        for word, spoken in zip(text.split(), spoken_words(text))
-        if not any(
-            c in characters or c.swapcase() in characters for c in spoken
-        )
-    ]
-    if unknown:
+    store = Store(folder)
+    failures, unheard, first = 0, 0, ""
+    for name, known in _findings(store):
+        if _NO_WORDS in known:
+            failures += 1
+            if failures <= _MOST_NAMED:
+                logger.warning(
+                    "%s: %s gets no word times: %s",
+                    folder,
+                    name,
+                    known[_NO_WORDS],
+                )
+        words = known.get(_UNHEARD, [])
+        unheard += len(words)
+        first = first or "".join(words[:1])
+    if unheard:
         logger.warning(
             "%s: %d words are markup or have no character that the aligner "
             "knows, such as %r; they lie between their neighbours",
-            manifest,
-            len(unknown),
-            unknown[0],
+            folder,
+            unheard,
+            first,
         )
     logger.info(
-        "%s: %d of %d utterances got word times, %d could not",
-        manifest,
-        len(aligned),
-        len(items),
-        len(rows) - len(aligned),
+        "%s: %d of %d utterances have word times, %d could not get them",
+        folder,
+        int((store.lengths("word_count") > 0).sum()),
+        len(store),
+        failures,
     )
+
+
+def _findings(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what aligning found out about utterances, besides times."""
+    rows = store.rows.with_format("arrow").select_columns(["utterance", "more"])
+    for table in rows.iter(batch_size=10_000):
+        for name, more in zip(*(column.to_pylist() for column in table)):
+            if more is not None:
+                yield name, json.loads(more)

@@ -2,6 +2,8 @@
 
 Run as ``spiritlm-prepare libritts LibriTTS data/libritts``; ``--help`` lists
 the corpora, ``spiritlm-prepare libritts --help`` what one of them takes.
+``spiritlm-prepare merge data/libritts/train-clean-100`` makes few large files of
+many shards. Under ``torchrun`` the processes share the reading of recordings.
 """
 
 from __future__ import annotations
@@ -13,9 +15,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from speechbrain.utils.distributed import ddp_init_group
 
 from spiritlm_plugin.dataio.corpus.corpora import CORPORA
+from spiritlm_plugin.dataio.corpus.merging import FILE_BYTES, merge_shards
 from spiritlm_plugin.dataio.corpus.preparation import Record, prepare
+from spiritlm_plugin.utils.recipes import run
 
 # Manifests that training and evaluation ask for, and which splits make them
 # together, by the first word of their names.
@@ -29,9 +37,10 @@ MERGED = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spiritlm-prepare",
-        description="Write the manifests of a corpus. Recordings stay where "
-        "they are, unless they are cut or come out of parquet. A run that was "
-        "stopped goes on where it was.",
+        description="Write the manifests of a corpus, a folder of shards for "
+        "each split, and check its recordings. These stay where they are, "
+        "unless they are cut or come out of parquet. A run that was stopped "
+        "goes on where it was.",
     )
     corpora = parser.add_subparsers(
         dest="corpus", required=True, metavar="CORPUS"
@@ -45,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
             help="the corpus, as it is unpacked; of hub, a name as well",
         )
         one.add_argument(
-            "manifest_folder", help="of the manifests, such as train.json"
+            "manifest_folder", help="of the manifests, such as train"
         )
         one.add_argument(
             "--splits", nargs="*", help="default: all that are there"
@@ -58,8 +67,28 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="say what is there, and write nothing",
         )
+        one.add_argument(
+            "--engine",
+            choices=["torchrun", "ray"],
+            default="torchrun",
+            help="who reads the recordings: this process, or those of "
+            "torchrun; or a cluster of Ray; default: torchrun",
+        )
         corpus.options(one)
+    _add_merge(corpora)
     return parser
+
+
+def _add_merge(commands: Any) -> None:
+    text = "make few large files of the shards of manifests or tokenized splits"
+    merge = commands.add_parser("merge", help=text, description=text)
+    merge.add_argument("folders", nargs="+", help="such as data/train")
+    merge.add_argument(
+        "--file_bytes",
+        type=int,
+        default=FILE_BYTES,
+        help="of a file, at most; default: %(default)s",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,10 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train: 1 recordings, 1 with text, 0 with word times, 0 speakers
       a: {"wav": ".../a.wav", "text": "Two boats."}
     >>> main(["folder", str(tmp), str(tmp / "data")])
-    >>> print((tmp / "data" / "train.json").read_text())
-    {
-    "a": {"wav": ".../a.wav", "duration": 2.3999, "text": "Two boats."}
-    }
+    >>> main(["merge", str(tmp / "data" / "train")])
+    >>> from spiritlm_plugin.dataio.corpus.manifests import read_manifest
+    >>> read_manifest(tmp / "data" / "train")["a"]
+    {'wav': '.../a.wav', 'duration': 2.3999, 'text': 'Two boats.'}
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -84,12 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # It has a handler of its own.
     logging.getLogger("huggingface_hub").propagate = False
     try:
+        if not dist.is_initialized():
+            ddp_init_group({"distributed_backend": "gloo"})
         _run(options)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.corpus == "merge":
+        for folder in options.folders:
+            merge_shards(folder, options.file_bytes)
+        return
     found = CORPORA[options.corpus].open(options)
     splits = options.splits or list(found)
     unknown = [split for split in splits if split not in found]
@@ -106,7 +141,7 @@ def _run(options: argparse.Namespace) -> None:
         for split, some in records.items():
             _show(split, some)
     else:
-        prepare(records, save_folder, _merge(splits))
+        prepare(records, save_folder, _merge(splits), options.engine)
 
 
 def _lower(record: Record) -> Record:
@@ -154,4 +189,4 @@ def _show(split: str, records: Iterable[Record]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -163,7 +163,7 @@ def _shares(parser: ArgumentParser) -> None:
             f"--{part}_share",
             type=float,
             default=0.0,
-            help=f"of the recordings, for {part}.json; default: 0",
+            help=f"of the recordings, for {part}; default: 0",
         )
 
 
@@ -171,7 +171,8 @@ def _divide(read: Callable[[], Iterator[Record]], options: Namespace) -> Splits:
     """Divide a corpus without splits, by what ids are hashed to."""
     valid, test = options.valid_share, options.test_share
     _check_shares(valid, test)
-    every = cache(lambda: tuple(read()))
+    # All are in memory only where they are divided.
+    every = cache(lambda: tuple(read())) if valid or test else read
     ends = _ends(valid, test)
     shares = {"train": 1.0, "valid": valid, "test": test}
     return {

@@ -6,35 +6,36 @@ import gc
 import json
 import logging
 import os
-import sys
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from tqdm import tqdm
 
-from spiritlm_plugin.dataio.audio.reading import read_windows
-from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.dataio.corpus.entries import (
+    CHECK_VERSION,
+    REPEATED,
+    Report,
+    check_recording,
+    entry_problem,
+    is_text,
+    object_of_pairs,
+    recording_problem,
+    repeated,
+    stamp,
+    transcript_problem,
+)
+from spiritlm_plugin.dataio.corpus.mapping import Listed
+from spiritlm_plugin.dataio.corpus.shards import read_row
+from spiritlm_plugin.dataio.corpus.stores import ROOT, Store, is_store
 from spiritlm_plugin.utils.files import read_json, write_file
-
-# What is said of an utterance in words.
-TEXT_KEYS = ("speaker", "style", "sentiment", "intent", "kind", "text")
 
 logger = logging.getLogger(__name__)
 
-# Below this amplitude a recording is silence: less than one step of 16 bits.
-_SILENCE = 1 / 32768
-# What times in a manifest may be off by, seconds.
-_TOLERANCE = 0.05
-# Raise it when recordings are checked in another way.
-_CHECK_VERSION = 2
 # So many recordings are checked before what was found is saved.
 _CHECKPOINT = 10_000
-# So many utterances that are left out are named.
-_MOST_WARNINGS = 20
 
 
 class ManifestError(ValueError):
@@ -46,7 +47,7 @@ def load_manifest(
 ) -> dict[str, dict[str, Any]]:
     """Read a manifest and leave out what cannot be used.
 
-    A recording that is missing, damaged, silent or not as long as it should
+    A store has been checked as it was made. Of JSON, a recording that is missing, damaged, silent or not as long as it should
     be, an empty transcript, words or phones that do not fit, an id that is
     there twice, and an entry that lacks what is needed are reported: 20 by
     name, all by number. Each recording is read once: what was found stands in
@@ -82,28 +83,126 @@ def load_manifest(
     >>> list(load_manifest(manifest, needs=["text"]))
     ['a']
     """
-    path, needs = Path(path), tuple(needs)
+    path, needs = find_manifest(Path(path).parent, Path(path).name), [*needs]
+    if is_store(path):
+        return _load_store(path, needs)
     items = read_manifest(path)
-    recordings = _check_recordings(_place_recordings(items, path), path)
-    problems = {name: _REPEATED.format(name) for name in _repeated(items)}
+    checks = _check_recordings(_place_recordings(items, path), path)
+    problems = {name: REPEATED.format(name) for name in repeated(items)}
     for name, item in items.items():
         problem = (
             problems.get(name)
-            or (None if _is_text(name) else "its id is no text")
-            or _entry_problem(item, needs)
-            or _transcript_problem(item)
-            or _recording_problem(item, recordings)
+            or (None if is_text(name) else "its id is no text")
+            or entry_problem(item, needs)
+            or transcript_problem(item)
+            or recording_problem(item, checks[item["wav"]])
         )
         if problem is not None:
             problems[name] = problem
+    return _leave_out(problems, items, path)
+
+
+def _load_store(path: Path, needs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the entries of a store, which preparation has checked."""
+    store = Store(path)
+    items = store.items(0, len(store))
+    problems = {
+        name: problem
+        for name, item in items.items()
+        if (problem := entry_problem(item, needs)) is not None
+    }
+    return _leave_out(problems, items, path)
+
+
+def _leave_out(
+    problems: Mapping[str, str], items: dict[str, Any], path: Path
+) -> dict[str, dict[str, Any]]:
     if len(problems) == len(items):
         example = "".join(f"; {n}: {p}" for n, p in [*problems.items()][:1])
         raise ManifestError(
             f"{path} has no utterance that can be used{example}; prepare the "
             "corpus again"
         )
-    _report(problems, items, path)
+    report = Report()
+    for name, problem in problems.items():
+        report.leave_out(name, problem)
+    report.log(path.name, len(items))
     return {name: i for name, i in items.items() if name not in problems}
+
+
+def find_manifest(folder: str | Path, split: str) -> Path:
+    """Return the manifest of a split: a store, or else a JSON file.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Of manifests.
+    split : str
+        Such as ``"train"``. With ``.json``, a file is preferred.
+
+    Returns
+    -------
+    Path
+        The folder ``train`` or the file ``train.json``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither.
+
+    Example
+    -------
+    >>> write_manifest({"a": {"text": "all day"}}, tmp / "train.json")
+    >>> find_manifest(tmp, "train").name
+    'train.json'
+    """
+    path = Path(folder) / split
+    plain = path.with_name(path.name.removesuffix(".json"))
+    for found in (path, plain, path.with_name(f"{path.name}.json")):
+        if found.is_file() or is_store(found):
+            return found
+    raise FileNotFoundError(
+        f"no such manifest: {path}; prepare the corpus first, and name the "
+        "folder of its manifests"
+    )
+
+
+def has_manifest(path: str | Path) -> bool:
+    """Tell whether there is a manifest, as `load_manifest` finds it.
+
+    Example
+    -------
+    >>> write_manifest({"a": {"text": "all day"}}, tmp / "train.json")
+    >>> has_manifest(tmp / "train"), has_manifest(tmp / "test")
+    (True, False)
+    """
+    with suppress(FileNotFoundError):
+        return bool(find_manifest(Path(path).parent, Path(path).name))
+    return False
+
+
+def open_source(path: str | Path) -> Store | Listed:
+    """Return a manifest as what `map_shards` takes.
+
+    Arguments
+    ---------
+    path : str or Path
+        As of `load_manifest`. A store is not read as a whole.
+
+    Raises
+    ------
+    FileNotFoundError, ManifestError, CorpusError
+        If it is not there or cannot be used.
+
+    Example
+    -------
+    >>> items = {"a": {"wav": recording, "duration": 2.4}}
+    >>> write_manifest(items, tmp / "train.json")
+    >>> open_source(tmp / "train").seconds
+    2.4
+    """
+    path = find_manifest(Path(path).parent, Path(path).name)
+    return Store(path) if is_store(path) else Listed(load_manifest(path))
 
 
 def manifest_labels(manifest: str | Path, key: str) -> list[str]:
@@ -159,17 +258,15 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     >>> read_manifest(tmp / "train.json")
     {'a': {'text': 'all day'}}
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no such manifest: {path}; prepare the corpus first, and name "
-            "the folder of its manifests"
-        )
+    path = find_manifest(Path(path).parent, Path(path).name)
+    if is_store(path):
+        rows = Store(path)
+        return dict(map(read_row, rows.raw(0, len(rows))))
     # Looking for cycles, which JSON has not, would take most of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        items = json.loads(path.read_bytes(), object_pairs_hook=_object)
+        items = json.loads(path.read_bytes(), object_pairs_hook=object_of_pairs)
     except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"cannot read {path} as JSON: {error}; prepare the corpus again"
@@ -185,128 +282,12 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     return items
 
 
-_REPEATED = "{!r} is there twice"
-
-
-class _Repeating(dict[str, Any]):
-    """An object of JSON that has names twice."""
-
-    repeated: list[str]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    items = dict(pairs)
-    if len(items) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        items = _Repeating(items)
-        items.repeated = [name for name, n in counts.items() if n > 1]
-    return items
-
-
-def _repeated(item: dict[str, Any]) -> list[str]:
-    return item.repeated if isinstance(item, _Repeating) else []
-
-
-def _report(
-    problems: Mapping[str, str], items: Mapping[str, Any], path: Path
-) -> None:
-    for name, problem in [*problems.items()][:_MOST_WARNINGS]:
-        message = f"{path.name}: {name} is left out: {problem}"
-        # Names of files may hold bytes that are no text.
-        printable = message.encode("utf-8", "backslashreplace").decode()
-        logger.warning("%s", printable)
-    if problems:
-        logger.warning(
-            "%s: %d of %d utterances are left out%s",
-            path.name,
-            len(problems),
-            len(items),
-            ", the first of which are named above"
-            if len(problems) > _MOST_WARNINGS
-            else "",
-        )
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _entry_problem(item: Any, needs: Iterable[str]) -> str | None:
-    if not isinstance(item, dict) or not isinstance(item.get("wav"), str):
-        return "it names no recording (wav)"
-    for name in _repeated(item):
-        return f"its {_REPEATED.format(name)}"
-    duration = item.get("duration")
-    if not _is_duration(duration):
-        return f"its duration is {duration!r:.40}"
-    for key in needs:
-        if item.get(key) is None:
-            return f"it has no {key!r}"
-    for key in TEXT_KEYS:
-        if not isinstance(item.get(key), (str, type(None))):
-            return f"its {key} is {item[key]!r:.40}, no text"
-    for key in (*needs, "text"):
-        if isinstance(item.get(key), str) and not item[key].strip():
-            return f"its {key} is empty"
-    for key in ("words", "phones"):
-        spans = item.get(key)
-        if spans is not None and not _are_spans(spans, duration):
-            return f"its {key} are not names with times in its {duration} s"
-    return None
-
-
-def _is_duration(value: Any) -> TypeGuard[float]:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return 0 < value <= sys.float_info.max
-
-
-def _are_spans(spans: Any, duration: float) -> bool:
-    """Tell whether these are [name, start, end], in order of time."""
-    if not isinstance(spans, list):
-        return False
-    before = 0.0
-    for span in spans:
-        match span:
-            case [str(), int() | float() as start, int() | float() as end]:
-                if not before <= start <= end <= duration + _TOLERANCE:
-                    return False
-                before = start
-            case _:
-                return False
-    return True
-
-
-def _transcript_problem(item: dict[str, Any]) -> str | None:
-    """Bring text and words into one form, and compare them."""
-    words, text = item.get("words"), item.get("text")
-    if text is not None and not text.isascii():
-        item["text"] = text = unicodedata.normalize("NFC", text)
-    if words is None:
-        return None
-    if text is None or not text.isascii():
-        words = [[unicodedata.normalize("NFC", w), *span] for w, *span in words]
-        item["words"] = words
-    spoken = " ".join(span[0] for span in words)
-    if text in (None, spoken) or _letters(spoken) == _letters(text):
-        return None
-    return f"its words are not those of its text {text!r}"
-
-
-def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, text.casefold()))
-
-
 def _place_recordings(items: Mapping[str, Any], path: Path) -> Iterator[str]:
     """Yield the recordings, and put their places into the entries."""
     root = str(path.parent.resolve())
     for item in items.values():
         if isinstance(item, dict) and isinstance(item.get("wav"), str):
-            item["wav"] = item["wav"].replace("{data_root}", root)
+            item["wav"] = item["wav"].replace(ROOT, root)
             yield item["wav"]
 
 
@@ -316,7 +297,7 @@ def _check_recordings(
     """Return seconds and problem of each, checked once unless it changes."""
     cache = manifest.with_name(f"{manifest.name}.checked")
     known = _read_cache(cache)
-    stamps = {wav: _stamp(wav) for wav in wavs}
+    stamps = {wav: stamp(wav) for wav in wavs}
     checks = {
         wav: known[wav]
         for wav, stamp in stamps.items()
@@ -331,42 +312,11 @@ def _check_recordings(
     ):
         for start in range(0, len(new), _CHECKPOINT):
             some = new[start : start + _CHECKPOINT]
-            for wav, check in zip(some, pool.map(_check_recording, some)):
+            for wav, check in zip(some, pool.map(check_recording, some)):
                 checks[wav] = [stamps[wav], *check]
                 progress.update()
             _write_cache(checks, cache)
     return {wav: (seconds, p) for wav, (_, seconds, p) in checks.items()}
-
-
-def _recording_problem(
-    item: dict[str, Any], recordings: Mapping[str, tuple[float, str | None]]
-) -> str | None:
-    wav, expected = item["wav"], item["duration"]
-    seconds, problem = recordings[wav]
-    if problem is None and abs(seconds - expected) > _TOLERANCE:
-        return f"{wav} has {seconds:.2f} s, expected {expected:.2f} s"
-    return problem
-
-
-def _stamp(wav: str) -> Sequence[int]:
-    try:
-        status = os.stat(wav)
-    except (OSError, ValueError):  # no path at all
-        return [0, 0]
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _check_recording(wav: str) -> tuple[float, str | None]:
-    """Return the seconds that can be read, and what is wrong."""
-    loudest, samples = 0.0, 0
-    try:
-        for window in read_windows(wav):
-            loudest = max(loudest, float(window.abs().max()))
-            samples += len(window)
-    except Exception as error:  # what a damaged file raises is not defined
-        return 0.0, str(error)
-    problem = f"{wav} is silence" if loudest <= _SILENCE else None
-    return samples / SAMPLE_RATE, problem
 
 
 def _is_check(check: Any, stamp: Sequence[int]) -> bool:
@@ -386,9 +336,7 @@ def _read_cache(path: Path) -> dict[str, Any]:
         logger.warning("%s", error)
         return {}
     recordings = content.get("recordings")
-    if content.get("version") == _CHECK_VERSION and isinstance(
-        recordings, dict
-    ):
+    if content.get("version") == CHECK_VERSION and isinstance(recordings, dict):
         return recordings
     logger.info("%s is of another version: checking again", path)
     return {}
@@ -396,7 +344,7 @@ def _read_cache(path: Path) -> dict[str, Any]:
 
 def _write_cache(checks: dict[str, list], path: Path) -> None:
     """Keep what was found; a folder that cannot be written does without."""
-    content = {"version": _CHECK_VERSION, "recordings": checks}
+    content = {"version": CHECK_VERSION, "recordings": checks}
     try:
         write_file(path, json.dumps(content))
     except OSError as error:

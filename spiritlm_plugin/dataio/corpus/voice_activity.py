@@ -87,7 +87,7 @@ def cut_by_voice(
     ------
     Record
         As that of the long one, with ``_<start>_<end>`` in milliseconds added
-        to its id. Recordings that cannot be used are reported.
+        to its id, which is their group. Recordings that cannot be used are reported.
 
     Raises
     ------
@@ -101,7 +101,8 @@ def cut_by_voice(
     >>> records = [("a", {"wav": recording, "speaker": "anna"})]
     >>> list(cut_by_voice(records, tmp))
     [('a_0000066_0002400', {'wav': '{data_root}/cut/a/0000066_0002400.flac',
-                            'speaker': 'anna', 'duration': 2.3339})]
+                            'speaker': 'anna', 'duration': 2.3339,
+                            'group': 'a', 'position': 0})]
     """
     cutting = cutting or Cutting()
     if not 0 < cutting.min_seconds < cutting.max_seconds:
@@ -159,9 +160,11 @@ def _cut(record: Record, folder: Path, cutting: Cutting) -> list[Record] | str:
                 **item,
                 "wav": f"{{data_root}}/{place.as_posix()}/{file}",
                 "duration": duration,
+                "group": name,
+                "position": position,
             },
         )
-        for file, duration in pieces
+        for position, (file, duration) in enumerate(pieces)
     ] or "no speech is heard in it"
 
 

@@ -308,3 +308,11 @@ _SHOTS: Mapping[str, Callable] = {
     "few_shot_intent": _intent_shot,
 }
 FORMS = (*JOINED, *_SINGLE, *_SHOTS)
+# What utterances must have for each.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(FORMS, ("units", "words")),
+    **dict.fromkeys(("asr", "tts", "few_shot_asr"), ("units", "text")),
+    "text": ("text",),
+    "speech": ("units",),
+    "few_shot_intent": ("units", "text", "intent"),
+}

@@ -92,7 +92,7 @@ def join_speech(streams: Sequence[SpeechStream]) -> SpeechStream:
             and before.values[-1] == stream.values[0]
         )
         parts.append(stream[1:] if same else stream)
-    return SpeechStream.concatenate([SpeechStream([], []), *parts])
+    return SpeechStream.concatenate(parts or [SpeechStream([], [])])
 
 
 def draw_spans(

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 
-from spiritlm_plugin.dataio.stream.documents import FORMS, DocumentMaker
+from spiritlm_plugin.dataio.stream.documents import FORMS, NEEDS, DocumentMaker
 from spiritlm_plugin.dataio.stream.places import BLOCK, Place, Places
 from spiritlm_plugin.dataio.stream.utterances import (
     Utterance,
@@ -35,6 +35,16 @@ _MOST_WARNINGS = 20
 _TOKEN_BYTES = 4.0
 # What is read beyond the end of a long document, whose length is an estimate.
 _MARGIN = 1.05
+
+
+# Where the lengths of what utterances have are found, the exact ones first.
+_LENGTHS = {
+    "text": ("text_bytes", "text"),
+    "units": ("phonetic_tokens", "phonetic_units"),
+    "words": ("word_count", "words"),
+    "intent": ("intent",),
+}
+_EXPRESSIVE = ("expressive_tokens", "phonetic_units")
 
 
 @dataclass(frozen=True)
@@ -108,24 +118,22 @@ def token_counts(
     >>> token_counts(table, "text").tolist()
     [1.25, 0.0, 2.75]
     """
-    text = _column(table, ["text_bytes", "text"]) / np.float32(_TOKEN_BYTES)
-    if form == "text":
-        return text
-    units = ["phonetic_tokens", "phonetic_units"]
-    if expressive:
-        units = ["expressive_tokens", *units]
-    speech = _column(table, units)
-    if form == "speech":
-        return speech
-    needed = [speech]
-    if form in ("asr", "tts", "few_shot_asr"):
-        needed.append(text)
-    elif form == "few_shot_intent":
-        needed.append(_column(table, ["intent"]))
-    else:
-        needed.append(_column(table, ["word_count", "words"]))
-    usable = np.logical_and.reduce([column > 0 for column in needed])
-    return (text + speech) * usable
+    columns = _lengths_of(table, form, expressive)
+    usable = np.logical_and.reduce([columns[n] > 0 for n in NEEDS[form]])
+    counts = np.zeros(len(usable), np.float32)
+    if form != "speech":
+        counts += columns["text"] / np.float32(_TOKEN_BYTES)
+    if form != "text":
+        counts += columns["units"]
+    return counts * usable
+
+
+def _lengths_of(
+    table: pyarrow.Table, form: str, expressive: bool
+) -> dict[str, np.ndarray]:
+    columns = _LENGTHS | ({"units": _EXPRESSIVE} if expressive else {})
+    wanted = {"text", *NEEDS[form]}
+    return {n: _column(table, columns[n]) for n in columns if n in wanted}
 
 
 def _column(table: pyarrow.Table, names: Sequence[str]) -> np.ndarray:
@@ -196,7 +204,9 @@ class SourceReader:
         self.seed = derive_seed(seed, name)
         self.joins = documents.joins(source.form)
         assert isinstance(source.rows, datasets.Dataset)
-        self._rows = source.rows.with_format("arrow")
+        self._columns, lengths = self._needed(source.rows.column_names)
+        rows = source.rows.select_columns([*{*self._columns, *lengths}])
+        self._rows = rows.with_format("arrow")
         self.blocks = -(-len(self._rows) // BLOCK)
         self._warned: set[str] = set()
         self._scale = 1.0
@@ -313,11 +323,29 @@ class SourceReader:
         counts = token_counts(table, self.form, self.vocabulary.expressive)
         return counts * np.float32(self._scale)
 
-    def block(self, number: int) -> UtteranceTable:
-        """Return the utterances of a block."""
+    def block(self, number: int) -> pyarrow.Table:
+        """Return the rows of a block."""
         first = number * BLOCK
-        table = self._rows[first : first + BLOCK]
-        return UtteranceTable(table, self.vocabulary.expressive)
+        return self._rows[first : first + BLOCK]
+
+    def utterances(self, table: pyarrow.Table) -> UtteranceTable:
+        """Return the utterances of rows, with what documents need of them."""
+        return UtteranceTable(
+            table.select(self._columns), self.vocabulary.expressive
+        )
+
+    def _needed(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the columns that are read, and those of lengths."""
+        needs = NEEDS[self.form]
+        read = {"utterance", "group", "position", *needs}
+        if "units" in needs:
+            read |= {name for name in names if name.endswith("_units")}
+        lengths = {
+            n for some in (*_LENGTHS.values(), _EXPRESSIVE) for n in some
+        }
+        return [n for n in names if n in read], [
+            n for n in names if n in lengths
+        ]
 
     def _measure(self) -> float:
         """Return how long documents are beside what `token_counts` says."""
@@ -400,8 +428,9 @@ class _Cursor:
     def _open(self, block: int) -> None:
         """Look up what is in a block, and in which order it is read."""
         self._block = block % self.reader.blocks
-        self._table = self.reader.block(self._block)
-        self._lengths = self.reader.lengths(self._table.table)
+        table = self.reader.block(self._block)
+        self._lengths = self.reader.lengths(table)
+        self._table = self.reader.utterances(table)
         self._order = np.flatnonzero(self._lengths)
         self._at = 0
         self.rows += len(self._table)

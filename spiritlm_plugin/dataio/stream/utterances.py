@@ -124,13 +124,8 @@ class Utterance:
         spoken = self.spoken().duration
         begins, ends = np.asarray(self.times, np.float64).T
         middles = (ends[:-1] + begins[1:]) / 2
-        if (
-            begins[0] < 0
-            or (begins[1:] < begins[:-1]).any()
-            or (middles[1:] < middles[:-1]).any()
-            or (ends < begins).any()
-            or (middles < 0).any()
-        ):
+        steps = [begins[:1], np.diff(begins), np.diff(middles), ends - begins]
+        if np.concatenate(steps).min() < 0:
             raise DocumentError("its words are not in the order of their times")
         last = float(ends.max())
         if last > spoken + _TOLERANCE:
@@ -138,7 +133,7 @@ class Utterance:
                 f"its words end at {last:.2f} s and its speech at "
                 f"{spoken:.2f} s"
             )
-        return [0.0, *middles.tolist()]
+        return [0.0, *np.minimum(middles, spoken).tolist()]
 
     def boundaries(self) -> list[float | None]:
         """Return `starts`, or its errors, and None for the utterance's end."""

@@ -5,6 +5,10 @@ pitch units (12.5 a second) and style units (one a second). `SpeechUnits`
 holds the streams side by side; `SpeechStream` holds them merged into the one
 sequence of typed tokens that the language model reads and writes.
 
+Recordings are tokenized in windows of 100 s, and a window gives 2,499
+phonetic units, one less than its seconds times the rate. `unit_starts` and
+`units_before` tell the times of units from their numbers.
+
 Source: Nguyen et al., "SpiRit-LM", TACL 2025, sections 3.1 and 3.2.
 """
 
@@ -14,6 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,8 +31,15 @@ PHONETIC_RATE = 25.0
 PITCH_RATE = 12.5
 STYLE_RATE = 1.0
 # Spirit LM places phonetic frame i at i / 24.99 s when it merges the streams,
-# so that a phonetic unit comes after the pitch unit that starts with it.
+# so that a phonetic unit comes after the pitch unit that starts with it. At
+# the starts of windows, each 2,499 units, this is their true time.
 PHONETIC_CLOCK = 24.99
+# What a tokenizer hears at once, and the units of each rate in it: a phonetic
+# frame sees 80 samples more than its hop, so that the last one has no room.
+WINDOW_SECONDS = 100
+WINDOW_UNITS = {PHONETIC_RATE: 2499, PITCH_RATE: 1250, STYLE_RATE: 100}
+# Seconds by which a time may miss the start of a unit and still mean it.
+_ROUNDING = 1e-6
 PHONETIC_HOP = 640
 PITCH_HOP = 1280
 MIN_SAMPLES = 1280
@@ -38,6 +50,7 @@ COMMON_STYLES = (71, 68, 98)
 
 # What a stream of units may be given as.
 Units = Tensor | np.ndarray | Sequence[int]
+T = TypeVar("T")
 
 
 class Kind(IntEnum):
@@ -53,6 +66,72 @@ _NAMES = {kind: prefix for prefix, kind in _PREFIXES.items()}
 _TOKEN = re.compile(r"\[(Hu|Pi|St)([0-9]+)\]")
 # Any number of so many fits into 64 bits.
 _MOST_DIGITS = 18
+
+
+def unit_starts(numbers: int | np.ndarray, rate: float) -> np.ndarray:
+    """Return when units of a recording begin.
+
+    With n units in a window of 100 s, unit i begins at
+    ``100 * (i // n) + (i % n) / rate`` seconds.
+
+    Arguments
+    ---------
+    numbers : int or numpy.ndarray
+        Of the units, counted from the recording's beginning.
+    rate : float
+        ``PHONETIC_RATE``, ``PITCH_RATE`` or ``STYLE_RATE``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Seconds, in the shape of the numbers.
+
+    Example
+    -------
+    >>> unit_starts(np.array([1, 2498, 2499]), PHONETIC_RATE).tolist()
+    [0.04, 99.92, 100.0]
+    """
+    windows, places = np.divmod(numbers, WINDOW_UNITS[rate])
+    return windows * WINDOW_SECONDS + places / rate
+
+
+def units_before(times: float | np.ndarray, rate: float) -> np.ndarray:
+    """Return how many units of a recording begin before some times.
+
+    A unit that begins less than a microsecond before a time begins with it.
+
+    Arguments
+    ---------
+    times : float or numpy.ndarray
+        Seconds from the recording's beginning.
+    rate : float
+        As of `unit_starts`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Integers, in the shape of the times.
+
+    Example
+    -------
+    >>> units_before(np.array([0.0, 0.05, 99.93, 100.0]), PHONETIC_RATE)
+    array([   0,    2, 2499, 2499])
+    """
+    units = WINDOW_UNITS[rate]
+    windows, rest = divmod(times - _ROUNDING, WINDOW_SECONDS)
+    begun = np.minimum(-(-rest * rate // 1), units)
+    return (windows * units + begun).astype(np.int64)
+
+
+def _first_unit(start: float, rate: float) -> int:
+    """Return the number of a stream's first unit in a cut of a recording.
+
+    A cut begins with the pitch and style in force, and with a whole phonetic
+    unit.
+    """
+    if rate == PHONETIC_RATE:
+        return int(units_before(start, rate))
+    return int(units_before(start + 2 * _ROUNDING, rate)) - 1
 
 
 def _as_stream(values: Units, name: str) -> Tensor:
@@ -99,12 +178,16 @@ class SpeechUnits:
         and 1 Hz). False for units read back from a merged stream, which have
         lost their durations: pitch and style are then given for each
         phonetic unit, and a vocoder predicts the durations.
+    start : float
+        Of units cut out of a recording, when it was cut, in seconds: their
+        place in the recording decides on the times between them.
 
     Raises
     ------
     ValueError
-        If a stream is not a 1-D sequence of non-negative integers, or if
-        units without durations have streams of unequal length.
+        If a stream is not a 1-D sequence of non-negative integers, if units
+        without durations have streams of unequal length, or if the start is
+        negative or not finite.
 
     Example
     -------
@@ -119,6 +202,7 @@ class SpeechUnits:
     pitch: Tensor | None = None
     style: Tensor | None = None
     full_rate: bool = True
+    start: float = 0.0
 
     def __init__(
         self,
@@ -126,10 +210,14 @@ class SpeechUnits:
         pitch: Units | None = None,
         style: Units | None = None,
         full_rate: bool = True,
+        start: float = 0.0,
     ):
         if phonetic is None:
             raise ValueError("speech units need a phonetic stream, got None")
+        if number("start", start) < 0:
+            raise ValueError(f"start must not be negative, got {start} s")
         object.__setattr__(self, "full_rate", full_rate)
+        object.__setattr__(self, "start", start)
         for name, values in (
             ("phonetic", phonetic),
             ("pitch", pitch),
@@ -152,10 +240,11 @@ class SpeechUnits:
         return len(self.phonetic)
 
     def __eq__(self, other: object) -> bool:
-        """Compare the streams."""
+        """Compare the streams and where they begin."""
         if not isinstance(other, SpeechUnits):
             return NotImplemented
-        return self.full_rate == other.full_rate and all(
+        own = self.full_rate, self.start
+        return own == (other.full_rate, other.start) and all(
             _equal(getattr(self, name), getattr(other, name))
             for name in ("phonetic", "pitch", "style")
         )
@@ -167,19 +256,68 @@ class SpeechUnits:
 
     @property
     def duration(self) -> float:
-        """Duration in seconds; units without durations have none.
+        """Seconds from the first phonetic unit to the end of the last one.
+
+        Units without durations have none.
 
         Raises
         ------
         ValueError
             If the units are not at full rate.
         """
+        self._check_times()
+        first = _first_unit(self.start, PHONETIC_RATE)
+        end = unit_starts(first + len(self), PHONETIC_RATE)
+        return float(end - unit_starts(first, PHONETIC_RATE))
+
+    def starts(self, rate: float) -> np.ndarray:
+        """Return when the units of a stream begin.
+
+        Arguments
+        ---------
+        rate : float
+            Of the stream: ``PHONETIC_RATE``, ``PITCH_RATE`` or
+            ``STYLE_RATE``.
+
+        Returns
+        -------
+        numpy.ndarray
+            Seconds from the time of the cut, or from the recording's
+            beginning; 0 for what was in force there. Shape (units,).
+
+        Raises
+        ------
+        ValueError
+            If the units are not at full rate.
+
+        Example
+        -------
+        >>> units = SpeechUnits([7, 7, 9, 9], pitch=[3, 4], style=[5])
+        >>> units.starts(PITCH_RATE).tolist()
+        [0.0, 0.08]
+        >>> units.cut(0.1).starts(PHONETIC_RATE).round(2).tolist()
+        [0.02]
+        """
+        self._check_times()
+        times = unit_starts(self._numbers(rate), rate)
+        return (times - self.start).clip(min=0.0)
+
+    def _check_times(self) -> None:
         if not self.full_rate:
             raise ValueError(
                 "units read back from a merged stream have no durations; "
                 "the vocoder predicts them"
             )
-        return len(self.phonetic) / PHONETIC_RATE
+
+    def _stream(self, rate: float) -> Tensor | None:
+        if rate == PHONETIC_RATE:
+            return self.phonetic
+        return self.pitch if rate == PITCH_RATE else self.style
+
+    def _numbers(self, rate: float) -> np.ndarray:
+        stream, first = self._stream(rate), _first_unit(self.start, rate)
+        length = 0 if stream is None else len(stream)
+        return np.arange(first, first + length)
 
     def base(self) -> SpeechUnits:
         """Return the phonetic units alone.
@@ -189,7 +327,9 @@ class SpeechUnits:
         >>> SpeechUnits([1, 2], pitch=[3], style=[4]).base().expressive
         False
         """
-        return SpeechUnits(self.phonetic, full_rate=self.full_rate)
+        return SpeechUnits(
+            self.phonetic, full_rate=self.full_rate, start=self.start
+        )
 
     def cut(self, start: float, end: float | None = None) -> SpeechUnits:
         """Return the units between two times.
@@ -200,7 +340,8 @@ class SpeechUnits:
         Arguments
         ---------
         start, end : float
-            Seconds; ``end=None`` is the end of the utterance.
+            Seconds; ``end=None`` is the end of the utterance. In a cut they
+            count from where it begins.
 
         Raises
         ------
@@ -214,28 +355,35 @@ class SpeechUnits:
         >>> part = units.cut(0.96, 1.04)
         >>> part.phonetic.tolist(), part.pitch.tolist(), part.style.tolist()
         ([24, 25], [12], [0, 1])
+        >>> SpeechUnits(range(2600)).cut(99.9, 100.1).phonetic.tolist()
+        [2498, 2499, 2500, 2501]
         """
-        duration = self.duration
+        self._check_times()
         start = number("start", start)
         end = None if end is None else number("end", end)
-        until = duration if end is None else end
+        until = self.duration if end is None else end
         if not 0 <= start <= until:
             raise ValueError(
                 f"cannot cut from {start} s to {until} s: times must satisfy "
                 "0 <= start <= end"
             )
 
-        def part(stream: Tensor, rate: float, covering: bool) -> Tensor:
-            place = start * rate
-            first = int(place + 1e-6) if covering else _ceil(place)
+        def part(stream: Tensor, rate: float) -> Tensor:
+            before = _first_unit(self.start, rate)
+            first = _first_unit(self.start + start, rate) - before
             if end is None:
                 return stream[first:]
-            return stream[first : max(_ceil(end * rate), first)]
+            last = int(units_before(self.start + end, rate)) - before
+            return stream[first : max(last, first)]
 
-        return SpeechUnits(
-            part(self.phonetic, PHONETIC_RATE, False),
-            None if self.pitch is None else part(self.pitch, PITCH_RATE, True),
-            None if self.style is None else part(self.style, STYLE_RATE, True),
+        pitch, style = self.pitch, self.style
+        return _unchecked(
+            SpeechUnits,
+            phonetic=part(self.phonetic, PHONETIC_RATE),
+            pitch=None if pitch is None else part(pitch, PITCH_RATE),
+            style=None if style is None else part(style, STYLE_RATE),
+            full_rate=True,
+            start=self.start + start,
         )
 
     def deduplicate(self) -> SpeechUnits:
@@ -255,7 +403,8 @@ class SpeechUnits:
         Phonetic and pitch runs keep their first time, style is kept whole,
         and tokens are ordered by time with style before pitch before
         phonetic. Units without durations get a pitch or style token where
-        its value changes.
+        its value changes. The tokens of a cut are in the order that they have
+        in the whole recording, those in force where it begins in front.
 
         Returns
         -------
@@ -266,24 +415,31 @@ class SpeechUnits:
         return self._merge_by_change()
 
     def _merge_by_time(self) -> SpeechStream:
+        if not self.expressive:
+            runs = torch.unique_consecutive(self.phonetic)
+            same = torch.full_like(runs, int(Kind.PHONETIC))
+            return _unchecked(SpeechStream, kinds=same, values=runs)
         kinds, values, times = [], [], []
-        for kind, stream, rate in (
-            (Kind.STYLE, self.style, STYLE_RATE),
-            (Kind.PITCH, self.pitch, PITCH_RATE),
-            (Kind.PHONETIC, self.phonetic, PHONETIC_CLOCK),
+        for kind, rate, clock in (
+            (Kind.STYLE, STYLE_RATE, STYLE_RATE),
+            (Kind.PITCH, PITCH_RATE, PITCH_RATE),
+            (Kind.PHONETIC, PHONETIC_RATE, PHONETIC_CLOCK),
         ):
+            stream = self._stream(rate)
             if stream is None:
                 continue
-            units = stream.numpy()
-            frames = np.arange(len(units))
+            units, numbers = stream.numpy(), self._numbers(rate)
             if kind is not Kind.STYLE:
-                frames = frames[_run_starts(units)]
-            kinds.append(np.full(len(frames), int(kind)))
-            values.append(units[frames])
-            times.append(frames / rate)
+                is_first = _run_starts(units)
+                units, numbers = units[is_first], numbers[is_first]
+            kinds.append(np.full(len(units), int(kind)))
+            values.append(units)
+            times.append(np.maximum(numbers / clock, self.start))
         order = np.concatenate(times).argsort(kind="stable")
-        return SpeechStream(
-            np.concatenate(kinds)[order], np.concatenate(values)[order]
+        return _unchecked(
+            SpeechStream,
+            kinds=torch.from_numpy(np.concatenate(kinds)[order]),
+            values=torch.from_numpy(np.concatenate(values)[order]),
         )
 
     def _merge_by_change(self) -> SpeechStream:
@@ -482,6 +638,13 @@ class SpeechStream:
         return SpeechStream(kinds, values)
 
 
+def _unchecked(cls: type[T], **fields: Tensor | float | None) -> T:
+    """Return an instance with fields that were checked before."""
+    made = object.__new__(cls)
+    made.__dict__.update(fields)
+    return made
+
+
 def _equal(first: Tensor | None, second: Tensor | None) -> bool:
     if first is None or second is None:
         return first is second
@@ -493,8 +656,3 @@ def _run_starts(units: np.ndarray) -> np.ndarray:
     starts = np.ones(len(units), dtype=bool)
     np.not_equal(units[1:], units[:-1], out=starts[1:])
     return starts
-
-
-def _ceil(value: float) -> int:
-    """Round up, forgiving the rounding error of a time times a rate."""
-    return -int(-(value - 1e-6) // 1)

@@ -325,10 +325,14 @@ class Vocabulary:
 
     def _encode_parts(self, parts: Sequence[Segment]) -> list[int]:
         """Encode what stands behind one marker, text or speech, as one."""
-        text = "".join(part.text for part in parts if isinstance(part, Text))
+        ids = []
         streams = [part.stream for part in parts if isinstance(part, Speech)]
-        speech = SpeechStream.concatenate([SpeechStream([], []), *streams])
-        return self.encode_speech(speech) + self.encode_text(text)
+        if streams:
+            ids += self.encode_speech(SpeechStream.concatenate(streams))
+        texts = [part.text for part in parts if isinstance(part, Text)]
+        if texts:
+            ids += self.encode_text("".join(texts))
+        return ids
 
     def decode(self, ids: Sequence[int] | Tensor) -> list[Segment]:
         """Return the segments that ids stand for, in order.

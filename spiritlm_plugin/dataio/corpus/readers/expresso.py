@@ -143,8 +143,8 @@ def read_expresso(
     Yields
     ------
     Record
-        With wav, duration, speaker, style and kind, and perhaps sentiment and
-        text. Recordings that cannot be used are reported.
+        With wav, duration, speaker, style and kind, and perhaps sentiment, text
+        and the place of an utterance in its recording. Recordings that cannot be used are reported.
 
     Raises
     ------
@@ -327,7 +327,8 @@ def _cut(
             r.start <= 0 and r.end >= duration for r in ranges
         )
         pieces = find_pieces(segments_here, ranges, duration)
-        for start, end in [(0.0, duration)] if whole else pieces:
+        pieces = [(0.0, duration)] if whole else pieces
+        for position, (start, end) in enumerate(pieces):
             times = f"{1000 * start:07.0f}_{1000 * end:07.0f}"
             name = task.name if whole else f"{task.name}_{speaker}_{times}"
             place = "/".join(map(safe_file_name, (speaker, style, name)))
@@ -344,6 +345,12 @@ def _cut(
                 "style": style,
                 "kind": recording.kind,
             }
+            if not whole:
+                # What is in another range does not follow.
+                item["group"] = f"{task.name}_{speaker}"
+                item["position"] = position + sum(
+                    r.start <= start for r in ranges
+                )
             if style in SENTIMENTS:
                 item["sentiment"] = SENTIMENTS[style]
             if whole and task.text:

@@ -15,6 +15,7 @@ from spiritlm_plugin.dataio.corpus.readers.tables import (
     TEXTS,
     choose_column,
     clean_text,
+    read_place,
     report_passed_over,
     timed_words,
     walk_audio,
@@ -77,7 +78,7 @@ def read_folder(
     one above it, a text beside it (``a.txt`` or ``a.lab``), a TextGrid
     (``a.TextGrid``) or what WhisperX has written (``a.json``). The latter two
     have the times of words. Tables are ``metadata.csv`` or ``metadata.jsonl``
-    with ``file_name`` and text, ``metadata.csv`` as in LJSpeech (with ``|``),
+    with ``file_name``, text and perhaps ``group`` and ``position``, ``metadata.csv`` as in LJSpeech (with ``|``),
     and ``transcripts.txt`` (a name, a tab or space, a text a line).
 
     Arguments
@@ -287,4 +288,8 @@ def _entry(table: Path, row: Mapping[str, Any]) -> tuple[str, _Entry]:
         entry["text"] = clean_text(said)
     if speaker is not None and row[speaker] is not None:
         entry["speaker"] = str(row[speaker])
+    try:
+        entry |= read_place(row)
+    except ValueError as error:
+        raise ValueError(f"{table}: {row['file_name']}: {error}") from error
     return str(row["file_name"]), entry

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import soundfile
 from tqdm import tqdm
 
-from spiritlm_plugin.dataio.corpus.manifests import TEXT_KEYS
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.corpus.readers.hub_splits import (
     DatasetSplit,
@@ -35,8 +34,11 @@ from spiritlm_plugin.dataio.corpus.readers.tables import (
     check_split,
     choose_column,
     clean_text,
+    place_of,
+    read_place,
     timed_words,
 )
+from spiritlm_plugin.dataio.corpus.shards import TEXT_KEYS
 from spiritlm_plugin.utils.files import safe_file_name, write_bytes
 
 logger = logging.getLogger(__name__)
@@ -105,7 +107,8 @@ def read_hub(
     Yields
     ------
     Record
-        With wav and perhaps text, speaker, words and kept columns. Rows
+        With wav and perhaps text, speaker, words, the columns ``group`` and
+        ``position``, and kept columns. Rows
         without audio are reported.
 
     Raises
@@ -173,13 +176,15 @@ class _Reader:
         self.words = choose_column(names, ("words",))
         self.kept = [c for c in KEPT if c in names]
         self.kept += [c for c in columns.keep if choose_column(names, (), c)]
+        self.place = [c for c in ("group", "position") if c in names]
         self.labels = _labels(schema)
         self.id = choose_column(names, (), columns.id)
         if self.id is None:
             candidates = [c for c in IDS if c in names]
             candidates += [self.path] if self.path else []
             self.id = next((c for c in candidates if _differ(source, c)), None)
-        needed = [self.id, self.text, self.speaker, self.words, *self.kept]
+        needed = [self.id, self.text, self.speaker, self.words]
+        needed += [*self.kept, *self.place]
         self.columns = list(dict.fromkeys(filter(None, needed)))
         if not self.columns:  # a table without columns would have no rows
             self.columns = [names[0]] if names[0] != audio else [audio]
@@ -218,6 +223,13 @@ class _Reader:
             if value is None or value != value:  # NaN stands for nothing
                 continue
             entry[column] = str(value) if column in TEXT_KEYS else value
+        # As the ids of LibriSpeech are.
+        if name.startswith(f"{entry.get('speaker')}-{row.get('chapter_id')}-"):
+            entry |= place_of(name, "-")
+        try:
+            entry |= read_place({c: row[c] for c in self.place})
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         if self.words is not None and row[self.words] and "text" in entry:
             try:
                 entry["words"] = timed_words(row[self.words], entry["text"])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spiritlm_plugin.dataio.corpus.preparation import Record
+from spiritlm_plugin.dataio.corpus.readers.tables import place_of
 from spiritlm_plugin.dataio.corpus.textgrids import (
     Word,
     match_words,
@@ -42,7 +43,7 @@ def read_librispeech(
     Yields
     ------
     Record
-        With wav, speaker, text and perhaps words. Recordings without a line
+        With wav, speaker, text, its place in the chapter and perhaps words. Recordings without a line
         in a transcript, lines without one, and alignments that do not fit are
         reported.
 
@@ -107,6 +108,7 @@ def _read_chapter(chapter: Path, aligned: Path) -> Iterator[Record]:
             "wav": chapter / f"{name}.flac",
             "speaker": chapter.parent.name,
             "text": text,
+            **place_of(name, "-"),
         }
         try:
             if name in textgrids:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spiritlm_plugin.dataio.corpus.preparation import Record
@@ -69,7 +70,7 @@ def read_libritts(
     Yields
     ------
     Record
-        With wav, speaker, chapter and text. Recordings without a text, and
+        With wav, speaker, chapter, text and its place in the chapter. Recordings without a text, and
         texts without one, are reported.
 
     Raises
@@ -89,7 +90,9 @@ def read_libritts(
 
 def _read_chapter(chapter: Path, kind: str) -> Iterator[Record]:
     texts = _read_table(chapter, TEXTS[kind])
-    for wav in sorted(chapter.glob("*.wav")):
+    recordings = sorted(chapter.glob("*.wav"))
+    places = _places([wav.stem for wav in recordings])
+    for wav, position in zip(recordings, places):
         text, beside = (
             texts.pop(wav.stem, None),
             wav.with_suffix(f".{kind}.txt"),
@@ -106,10 +109,31 @@ def _read_chapter(chapter: Path, kind: str) -> Iterator[Record]:
                 "speaker": chapter.parent.name,
                 "chapter": chapter.name,
                 "text": clean_text(text),
+                "group": f"{chapter.parent.name}_{chapter.name}",
+                "position": position,
             },
         )
     for name in texts:
         logger.warning("%s is left out: no recording", name)
+
+
+def _places(names: Iterable[str]) -> Iterator[int]:
+    """Yield the positions of utterances in their chapter, in order.
+
+    Their ids end in the numbers of the paragraph and of the sentence in it. A
+    gap in these is one in the positions.
+    """
+    position, before = 0, (-1, -1)
+    for name in names:
+        found = re.fullmatch(r".*_([0-9]{1,9})_([0-9]{1,9})", name)
+        paragraph, sentence = map(int, found.groups()) if found else (-1, -1)
+        follows = (paragraph, sentence) in (
+            (before[0], before[1] + 1),
+            (before[0] + 1, 0),
+        )
+        position += 1 if follows and found else 2
+        before = paragraph, sentence
+        yield position
 
 
 def _read_table(chapter: Path, column: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.corpus.readers.tables import (
     clean_text,
+    place_of,
     recordings_by_stem,
     report_left,
     walk_audio,
@@ -65,7 +66,7 @@ def read_mls(data_folder: str | Path, split: str) -> Iterator[Record]:
     Yields
     ------
     Record
-        With wav, speaker, book and text. Recordings without a line in the
+        With wav, speaker, book, text and its place in the book. Recordings without a line in the
         transcripts, and lines without one, are reported.
 
     Raises
@@ -86,7 +87,7 @@ def read_mls(data_folder: str | Path, split: str) -> Iterator[Record]:
         )
     wanted = _read_handles(folder, limited) if limited else None
     recordings = recordings_by_stem(walk_audio(folder / part / "audio"))
-    for line in read_lines(transcripts):
+    for line in sorted(read_lines(transcripts)):
         name, _, text = line.partition("\t")
         name = name.strip()
         path = recordings.pop(name, None)
@@ -102,6 +103,7 @@ def read_mls(data_folder: str | Path, split: str) -> Iterator[Record]:
                 "speaker": path.parent.parent.name,
                 "book": path.parent.name,
                 "text": clean_text(text),
+                **place_of(name),
             },
         )
     report_left(recordings, transcripts)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spiritlm_plugin.dataio.corpus.manifests import (
+    has_manifest,
+    read_manifest,
+)
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
 from spiritlm_plugin.utils.files import read_text
@@ -143,21 +146,15 @@ def read_word_times(path: str | Path) -> dict[str, list]:
         If it cannot be read, or no utterance of it has words.
     """
     path = Path(path)
-    if not path.is_file():
+    if not has_manifest(path):
         raise FileNotFoundError(
             f"no such manifest: {path}; prepare without word times first, run "
             "an aligner on the manifests, such as "
             "recipes/LibriSpeech/pretraining/align.py, and name its folder"
         )
-    try:
-        items = json.loads(path.read_text(encoding="utf-8-sig")).items()
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no manifest: {error}; run the aligner again"
-        ) from error
     words = {
         name: item["words"]
-        for name, item in items
+        for name, item in read_manifest(path).items()
         if isinstance(item, dict) and isinstance(item.get("words"), list)
     }
     if not words:

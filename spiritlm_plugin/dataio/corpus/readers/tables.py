@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,6 +81,66 @@ def clean_text(text: object) -> str:
     'two boats, café'
     """
     return unicodedata.normalize("NFC", " ".join(str(text).split()))
+
+
+def place_of(name: str, separator: str = "_") -> dict[str, Any]:
+    """Return the group and position that an id ends in, if it does.
+
+    Arguments
+    ---------
+    name : str
+        Whose last part is a number that counts the utterances of a recording.
+    separator : str
+        Of its parts.
+
+    Example
+    -------
+    >>> place_of("6892_10049_000012")
+    {'group': '6892_10049', 'position': 12}
+    >>> place_of("boats")
+    {}
+    """
+    group, _, number = name.rpartition(separator)
+    if not group or re.fullmatch("[0-9]{1,9}", number) is None:
+        return {}
+    return {"group": group, "position": int(number)}
+
+
+def by_place(name: str) -> tuple[str, int]:
+    """Return what ids are sorted by, for utterances to follow each other.
+
+    Example
+    -------
+    >>> sorted(["a_10", "a_9", "b"], key=by_place)
+    ['a_9', 'a_10', 'b']
+    """
+    place = place_of(name)
+    return place.get("group", name), place.get("position", 0)
+
+
+def read_place(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the group and position of a row that has both.
+
+    Raises
+    ------
+    ValueError
+        If the position is no number.
+
+    Example
+    -------
+    >>> read_place({"group": "chapter 1", "position": "12"})
+    {'group': 'chapter 1', 'position': 12}
+    """
+    group, position = (row.get(key) for key in ("group", "position"))
+    if group in (None, "") or position in (None, ""):
+        return {}
+    try:
+        return {"group": str(group), "position": int(str(position))}
+    except ValueError:
+        raise ValueError(
+            f"the position in {group!r:.40} is {position!r:.40}; write whole "
+            "numbers"
+        ) from None
 
 
 def timed_words(

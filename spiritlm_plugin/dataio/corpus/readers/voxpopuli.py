@@ -9,8 +9,10 @@ from typing import Any
 
 from spiritlm_plugin.dataio.corpus.preparation import Record
 from spiritlm_plugin.dataio.corpus.readers.tables import (
+    by_place,
     check_split,
     clean_text,
+    place_of,
     recordings_by_stem,
     report_left,
     walk_audio,
@@ -104,8 +106,8 @@ def read_voxpopuli(
     Yields
     ------
     Record
-        With wav and, where they are transcribed, text and perhaps speaker and
-        gender. Recordings without a line in the table, and lines without one,
+        With wav, its place in the session and, where they are transcribed,
+        text and perhaps speaker and gender. Recordings without a line in the table, and lines without one,
         are reported.
 
     Raises
@@ -120,12 +122,14 @@ def read_voxpopuli(
     check_split(split, find_splits(folder, language), folder)
     if split == UNLABELLED:
         paths = walk_audio(folder / "unlabelled_data" / language)
-        for name, wav in recordings_by_stem(paths).items():
-            yield name, {"wav": wav}
+        found = recordings_by_stem(paths)
+        for name in sorted(found, key=by_place):
+            yield name, {"wav": found[name], **place_of(name)}
         return
     table = _table(folder, language, split)
     recordings = recordings_by_stem(walk_audio(table.parent))
-    for row in _read_rows(table, f"{text}_text"):
+    rows = _read_rows(table, f"{text}_text")
+    for row in sorted(rows, key=lambda row: by_place(row["id"])):
         path = recordings.pop(row["id"], None)
         if path is None:
             logger.warning("%s is left out: no recording", row["id"])
@@ -133,6 +137,7 @@ def read_voxpopuli(
         record: dict[str, Any] = {
             "wav": path,
             "text": clean_text(row[f"{text}_text"]),
+            **place_of(row["id"]),
         }
         for key, column in _KEPT.items():
             if row.get(column, "") not in _UNKNOWN:
