@@ -27,10 +27,11 @@ from matplotlib.patches import Rectangle
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.dataio.stream.interleaving import (
-    Utterance,
+    SpokenWords,
     draw_spans,
     interleave,
 )
+from spiritlm_plugin.dataio.stream.utterances import Utterance
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
 from spiritlm_plugin.dataio.units.units import (
     PHONETIC_RATE,
@@ -185,7 +186,7 @@ def draw_interleaving(item: dict, units: SpeechUnits) -> None:
     times = [(start, end) for _, start, end in item["words"]]
     utterance = Utterance(units.base(), item["text"], words, times)
     spans = draw_spans(len(words), TEXT_WORDS, SPEECH_WORDS, Random(SEED))
-    boxes = boxes_of_document(interleave(utterance, spans))
+    boxes = boxes_of_document(interleave(SpokenWords([utterance]), spans))
     heights = [0.5, 0.4 * -(-len(boxes) // TOKENS_A_LINE) + 0.1]
     figure, panels = plt.subplots(
         2,

@@ -3,9 +3,7 @@
 #
 #     sbatch --nodes 8 docs/slurm/ray.sh SCRIPT ARGUMENTS ...
 #
-# Machines beyond the job's may join while it runs, and leave:
-#
-#     ray start --address HEAD:6379 --block
+# The cluster is the job's alone: its nodes share a token that is drawn here.
 #SBATCH --job-name=spiritlm-ray
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -20,6 +18,9 @@ set -eu
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 others=$((SLURM_NNODES - 1))
 export RAY_ADDRESS="$head:6379"
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_TOKEN
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" \
     ray start --head --port=6379 --block &

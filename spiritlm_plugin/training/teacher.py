@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 from speechbrain import Brain
 
-from spiritlm_plugin.dataio.audio.reading import WINDOW_SECONDS
 from spiritlm_plugin.dataio.checkpoints import digest_values
 from spiritlm_plugin.dataio.corpus.manifests import open_source
 from spiritlm_plugin.dataio.corpus.mapping import Items
@@ -19,6 +18,7 @@ from spiritlm_plugin.dataio.corpus.unit_store import (
     fingerprints,
     tokenize_corpus,
 )
+from spiritlm_plugin.dataio.units.units import WINDOW_SECONDS
 from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.training.trainer import LoaderSettings
 from spiritlm_plugin.utils.placing import Placed

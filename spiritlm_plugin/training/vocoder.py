@@ -20,7 +20,12 @@ from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.corpus.stores import load_corpus
-from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
+from spiritlm_plugin.dataio.units.units import (
+    PHONETIC_RATE,
+    SAMPLE_RATE,
+    SpeechUnits,
+    unit_starts,
+)
 from spiritlm_plugin.integrations.parts import read_parts, save_part
 from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.masking import frame_mask
@@ -346,7 +351,8 @@ def make_dataset(
             units, durations = units.merge().split(), runs[1]
         frames = torch.stack(list(unit_frames(units, durations).values()), 1)
         frames = frames[start : start + crop_frames]
-        yield read_piece(wav, start * hop, len(frames) * hop)
+        first = round(float(unit_starts(start, PHONETIC_RATE)) * SAMPLE_RATE)
+        yield read_piece(wav, first, len(frames) * hop)
         yield frames
         yield torch.stack(runs, 1)
 

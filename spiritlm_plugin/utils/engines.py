@@ -61,7 +61,7 @@ def run(
         With Ray, workers get a GPU each where this names one, or where it is
         not given and the cluster has some.
     cpus : int
-        Of a worker of Ray.
+        Of a worker of Ray; at most those of the largest machine.
 
     Raises
     ------
@@ -124,8 +124,8 @@ def _share(
             work(key)
         except BaseException as error:
             logger.error("%s: task %s failed", name, key)
-            store.set(
-                "failed", f"{name}: task {key}: {type(error).__name__}: {error}"
+            dict(
+                failed=f"{name}: task {key}: {type(error).__name__}: {error}"
             )
             raise
         done = store.add("size", round(tasks[key]))

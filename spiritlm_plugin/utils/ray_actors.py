@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def do_tasks(
     """
     joined = not ray.is_initialized()
     if joined:
-        ray.init()
+        ray.init(os.environ.get("RAY_ADDRESS", "local"))
     try:
         with _Actors(make_worker, name, device, cpus) as actors:
             yield from actors.do(order)
@@ -67,7 +68,8 @@ class _Actors:
         self, make_worker: MakeWorker, name: str, device: str | None, cpus: int
     ):
         self.name = name
-        self.needs = {"CPU": float(cpus)}
+        most = max(n["Resources"].get("CPU", 0) for n in ray.nodes())
+        self.needs = {"CPU": max(1.0, min(float(cpus), most))}
         has_gpus = ray.cluster_resources().get("GPU", 0) > 0
         if not (device or ("cuda" if has_gpus else "cpu")).startswith("cpu"):
             self.needs["GPU"] = 1.0

@@ -149,8 +149,13 @@ def weights(output):
 
 
 def losses(output):
-    log = (output / "train_log.txt").read_text()
-    return [float(x) for x in re.findall(r"loss: ([\d.e+-]+)", log)]
+    """Return the losses of each epoch, which a killed run may log again."""
+    epochs = {}
+    for line in (output / "train_log.txt").read_text().splitlines():
+        if found := re.match(r"epoch: (\d+),", line):
+            values = re.findall(r"loss: ([\d.e+-]+)", line)
+            epochs[int(found[1])] = [float(value) for value in values]
+    return [value for epoch in sorted(epochs) for value in epochs[epoch]]
 
 
 def assert_same_weights(one, other):

@@ -175,7 +175,13 @@ def kinds_of(vocabulary, chunk):
         found = {markers["text"], markers["speech"]} & {*document}
         kind = {markers["text"]: "text", markers["speech"]: "speech"}
         # What is left of a cut document has no marker.
-        name = "both" if len(found) == 2 else kind[found.pop()] if found else "unknown"
+        name = (
+            "both"
+            if len(found) == 2
+            else kind[found.pop()]
+            if found
+            else "unknown"
+        )
         counts[name] += len(document)
     return counts
 
@@ -190,17 +196,14 @@ def test_shares_are_kept_whatever_cannot_be_used(vocabulary, rows, blank):
         "speech": Source(rows, "speech", 3.5),
     }
     mixture = Mixture(sources, vocabulary, DocumentMaker(), size=256, seed=1)
-    counts = Counter()
-    for number in range(244):  # a million tokens
-        source = mixture._turns[number]
-        counts[[*sources][source]] += mixture.chunk(number)[0].numel()
-    shares = [counts[name] / counts.total() for name in sources]
     wanted = [1 / 6.5, 2 / 6.5, 3.5 / 6.5]
-    assert shares == pytest.approx(wanted, abs=0.005)
-    assert {*kinds_of(vocabulary, mixture.chunk(0))} <= {
-        "speech",
-        "unknown",
-    }
+    turns = np.bincount(mixture._turns[:244])  # of a million tokens
+    assert turns / 244 == pytest.approx(wanted, abs=0.005)
+    kinds = ["text", "both", "speech"]
+    for number in range(12):
+        counts = kinds_of(vocabulary, mixture.chunk(number))
+        # A cut document may be of one kind, or have no marker.
+        assert counts[kinds[mixture._turns[number]]] > 0.9 * 4096
 
 
 def test_each_epoch_reads_all(vocabulary):
@@ -246,7 +249,11 @@ def test_bad_rows_are_named_and_left_out(vocabulary, rows, caplog):
     for name in bad:
         assert f"{name} (interleaved) is left out" in caplog.text
         assert caplog.text.count(f"{name} (interleaved)") == 1
-    assert "2 of 12 utterances (interleaved) lack what is needed" in caplog.text
+    message = (
+        "2 of 12 utterances (interleaved) are left out: they lack speech units or "
+        "words with times"
+    )
+    assert message in caplog.text
     assert "u0" not in caplog.text and "brackets" not in caplog.text
     segments = [s for d in documents for s in vocabulary.decode(d)]
     written = [s.text for s in segments if isinstance(s, Text)]

@@ -23,6 +23,7 @@ from spiritlm_plugin.dataio.corpus.manifests import load_manifest, read_manifest
 from spiritlm_plugin.dataio.corpus.merging import merge_shards
 from spiritlm_plugin.dataio.corpus.preparation import Names, prepare
 from spiritlm_plugin.dataio.corpus.stores import Store
+from spiritlm_plugin.utils.files import DiskFullError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 # In tasks' folders, whose copies stand alone.
@@ -275,6 +276,31 @@ def test_splits_are_merged(tmp_path, wav):
     merge_shards(tmp_path / "z")
     assert Store(tmp_path / "train").digest == before
     assert list(load_manifest(tmp_path / "train")) == ["z", "x"]
+
+
+def test_a_split_becomes_a_union_and_a_split_again(tmp_path, wav):
+    splits = {name: [(name, {"wav": wav})] for name in "xy"}
+    prepare({"train": splits["x"]}, tmp_path)
+    prepare(splits, tmp_path, {"train": ["x", "y"]})
+    assert list(contents(tmp_path / "train")) == ["corpus.json"]
+    assert list(read_manifest(tmp_path / "train")) == ["x", "y"]
+    prepare({"train": splits["y"]}, tmp_path)
+    assert list(read_manifest(tmp_path / "train")) == ["y"]
+
+
+def test_a_full_disk_is_named_and_what_is_complete_is_kept(
+    tmp_path, small_disk, few_rows, opened
+):
+    records = [
+        (name, item | {"text": "a" * (30_000 if int(name) > 6 else 9)})
+        for name, item in make_records(tmp_path, 9)
+    ]
+    with pytest.raises(DiskFullError, match="no room for .*-00002.arrow"):
+        prepare({"train": records}, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    records = [(name, item | {"text": "a"}) for name, item in records]
+    prepare({"train": records}, tmp_path / "out")
+    assert len(Store(tmp_path / "out" / "train")) == 9
 
 
 def test_an_id_of_two_splits_is_named(tmp_path, wav, caplog):

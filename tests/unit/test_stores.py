@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pyarrow
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.corpus import merging, shards, stores
@@ -127,6 +127,7 @@ def test_rows_follow_each_other_in_a_group(folder):
 
 
 @settings(max_examples=20)
+@example([("a", 1), ("b", 2), ("b", 3), (None, 4), (None, 5)])
 @given(
     st.lists(
         st.tuples(

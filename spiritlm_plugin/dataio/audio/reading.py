@@ -18,11 +18,14 @@ from spiritlm_plugin.dataio.audio.resampling import (
     LOWEST_RATE,
     resample,
 )
-from spiritlm_plugin.dataio.units.units import MIN_SAMPLES, SAMPLE_RATE
+from spiritlm_plugin.dataio.units.units import (
+    MIN_SAMPLES,
+    SAMPLE_RATE,
+    WINDOW_SECONDS,
+)
 
 logger = logging.getLogger(__name__)
 
-WINDOW_SECONDS = 100
 _PATHS = (str, os.PathLike)
 _FILES = (*_PATHS, bytes, bytearray)
 # Samples of an array that are converted at once.

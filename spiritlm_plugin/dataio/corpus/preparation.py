@@ -315,6 +315,7 @@ def _finish(
             for key in ("utterances", "seconds")
         }
         (folder / name).mkdir(exist_ok=True)
+        clean_store(folder / name, description)
         _describe(folder / name, description)
 
 

@@ -288,7 +288,12 @@ def _are_names(values: Any) -> bool:
 
 
 def shard_paths(folder: Path, description: Mapping[str, Any]) -> list[Path]:
-    """Return where the rows of a store lie, in their order."""
+    """Return where the rows of a store lie, in their order.
+
+    Those of a union lie in its parts.
+    """
+    if "union" in description:
+        return []
     if "files" in description:
         return [folder / name for name in description["files"]]
     return [shard_path(folder, i) for i in range(description["shards"])]

@@ -12,9 +12,9 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow
-import pyarrow.compute as pc
 
 from spiritlm_plugin.dataio.stream.documents import FORMS, NEEDS, DocumentMaker
+from spiritlm_plugin.dataio.stream.lengths import LENGTH_COLUMNS, token_counts
 from spiritlm_plugin.dataio.stream.places import BLOCK, Place, Places
 from spiritlm_plugin.dataio.stream.utterances import (
     Utterance,
@@ -31,20 +31,14 @@ _SAMPLE_PLACES, _SAMPLE_DOCUMENTS = 8, 16
 _ROWS = 64 * BLOCK
 # So many utterances that are left out are named.
 _MOST_WARNINGS = 20
-# Bytes of a token of text, before they are measured.
-_TOKEN_BYTES = 4.0
+_NEEDED = {
+    "text": "a text",
+    "units": "speech units",
+    "words": "words with times",
+    "intent": "an intent",
+}
 # What is read beyond the end of a long document, whose length is an estimate.
 _MARGIN = 1.05
-
-
-# Where the lengths of what utterances have are found, the exact ones first.
-_LENGTHS = {
-    "text": ("text_bytes", "text"),
-    "units": ("phonetic_tokens", "phonetic_units"),
-    "words": ("word_count", "words"),
-    "intent": ("intent",),
-}
-_EXPRESSIVE = ("expressive_tokens", "phonetic_units")
 
 
 @dataclass(frozen=True)
@@ -88,68 +82,6 @@ class Source:
         if not isinstance(self.rows, datasets.Dataset):
             rows = datasets.Dataset.from_list([*map(dict, self.rows)])
             object.__setattr__(self, "rows", rows)
-
-
-def token_counts(
-    table: pyarrow.Table, form: str, expressive: bool = False
-) -> np.ndarray:
-    """Return how long the documents of utterances are, roughly.
-
-    Nothing is read but columns of lengths, or where lists and texts begin.
-
-    Arguments
-    ---------
-    table : pyarrow.Table
-        As of `UtteranceTable`.
-    form : str
-        As of `DocumentMaker`.
-    expressive : bool
-        Whether there are pitch and style units in documents.
-
-    Returns
-    -------
-    numpy.ndarray
-        In something like tokens, float32, shape (rows,); none where no
-        document can be made of a row.
-
-    Example
-    -------
-    >>> table = pyarrow.table({"text": ["a cat", None, "the cat sat"]})
-    >>> token_counts(table, "text").tolist()
-    [1.25, 0.0, 2.75]
-    """
-    columns = _lengths_of(table, form, expressive)
-    usable = np.logical_and.reduce([columns[n] > 0 for n in NEEDS[form]])
-    counts = np.zeros(len(usable), np.float32)
-    if form != "speech":
-        counts += columns["text"] / np.float32(_TOKEN_BYTES)
-    if form != "text":
-        counts += columns["units"]
-    return counts * usable
-
-
-def _lengths_of(
-    table: pyarrow.Table, form: str, expressive: bool
-) -> dict[str, np.ndarray]:
-    columns = _LENGTHS | ({"units": _EXPRESSIVE} if expressive else {})
-    wanted = {"text", *NEEDS[form]}
-    return {n: _column(table, columns[n]) for n in columns if n in wanted}
-
-
-def _column(table: pyarrow.Table, names: Sequence[str]) -> np.ndarray:
-    """Return the first of these columns that is there; else zeros."""
-    for name in names:
-        if name not in table.column_names:
-            continue
-        column = table[name]
-        if pyarrow.types.is_list(column.type):
-            column = pc.list_value_length(column)
-        elif not pyarrow.types.is_integer(column.type):
-            if pyarrow.types.is_null(column.type):
-                continue
-            column = pc.binary_length(column)
-        return column.fill_null(0).to_numpy().astype(np.float32)
-    return np.zeros(table.num_rows, np.float32)
 
 
 class SourceReader:
@@ -204,9 +136,14 @@ class SourceReader:
         self.seed = derive_seed(seed, name)
         self.joins = documents.joins(source.form)
         assert isinstance(source.rows, datasets.Dataset)
-        self._columns, lengths = self._needed(source.rows.column_names)
-        rows = source.rows.select_columns([*{*self._columns, *lengths}])
-        self._rows = rows.with_format("arrow")
+        self._columns = _needed_columns(source.rows, source.form)
+        self._rows = source.rows.select_columns(
+            [
+                name
+                for name in source.rows.column_names
+                if name in LENGTH_COLUMNS or name in self._columns
+            ]
+        ).with_format("arrow")
         self.blocks = -(-len(self._rows) // BLOCK)
         self._warned: set[str] = set()
         self._scale = 1.0
@@ -216,11 +153,11 @@ class SourceReader:
             raise ValueError(self._complaint())
         if unusable:
             logger.warning(
-                "%d of %d utterances (%s) lack what is needed, such as %s",
+                "%d of %d utterances (%s) are left out: they lack %s",
                 unusable,
                 len(lengths),
                 name,
-                "a text" if self.form == "text" else "words with times",
+                self._wanted(),
             )
         self.places = Places(lengths, chunk_tokens, self.seed)
         self._scale = self._measure()
@@ -288,14 +225,14 @@ class SourceReader:
         except ValueError as error:
             self._warn(rows, error)
             return None
-        ended = limit is None or not cursor.goes_on
+        ended = end >= 1 and (limit is None or not cursor.goes_on)
         found = np.array([*ids, *[self.vocabulary.eos_id] * ended], np.int32)
         return found[int(begin * len(found)) :]
 
     def _warn(
         self, rows: Sequence[tuple[UtteranceTable, int]], error: Exception
     ) -> None:
-        label = ", ".join(table.name(row) for table, row in rows)
+        label = ", ".join(table.name(row) for table, row in rows) or "a text"
         if label in self._warned or len(self._warned) > _MOST_WARNINGS:
             return
         self._warned.add(label)
@@ -303,11 +240,15 @@ class SourceReader:
         if len(self._warned) > _MOST_WARNINGS:
             logger.warning("(%s) others are left out as well", self.name)
 
+    def _wanted(self) -> str:
+        return " or ".join(_NEEDED[need] for need in NEEDS[self.form])
+
     def _complaint(self) -> str:
         return (
             f"no document can be made of the source {self.name!r}, of form "
-            f"{self.form!r}: its utterances lack what that needs, such as "
-            "words with times; see also what the log says of them"
+            f"{self.form!r}: its utterances lack {self._wanted()}, or what the "
+            "log says of them; leave the form out of shares, or name other "
+            "corpora"
         )
 
     def _all_lengths(self) -> np.ndarray:
@@ -334,19 +275,6 @@ class SourceReader:
             table.select(self._columns), self.vocabulary.expressive
         )
 
-    def _needed(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return the columns that are read, and those of lengths."""
-        needs = NEEDS[self.form]
-        read = {"utterance", "group", "position", *needs}
-        if "units" in needs:
-            read |= {name for name in names if name.endswith("_units")}
-        lengths = {
-            n for some in (*_LENGTHS.values(), _EXPRESSIVE) for n in some
-        }
-        return [n for n in names if n in read], [
-            n for n in names if n in lengths
-        ]
-
     def _measure(self) -> float:
         """Return how long documents are beside what `token_counts` says."""
         random = Random(self.seed)
@@ -362,6 +290,16 @@ class SourceReader:
         if not found:
             raise ValueError(self._complaint())
         return found / expected
+
+
+def _needed_columns(rows: datasets.Dataset, form: str) -> list[str]:
+    """Return the columns that documents are made of."""
+    read = {"utterance", "group", "position", *NEEDS[form]}
+    return [
+        name
+        for name in rows.column_names
+        if name in read or ("units" in read and name.endswith("_units"))
+    ]
 
 
 def _clip(utterance: Utterance, begin: float, end: float) -> Utterance:

@@ -33,8 +33,8 @@ class Utterance:
         The transcript.
     words : sequence of str
         As they are spoken.
-    times : sequence of (float, float)
-        Start and end of each word, seconds.
+    times : sequence of (float, float) or numpy.ndarray
+        Start and end of each word, seconds, shape (words, 2).
     intent : str, optional
         What a command wants.
     """
@@ -42,7 +42,7 @@ class Utterance:
     units: SpeechUnits | None = None
     text: str | None = None
     words: Sequence[str] = ()
-    times: Sequence[tuple[float, float]] = ()
+    times: Sequence[tuple[float, float]] | np.ndarray = ()
     intent: str | None = None
 
     @classmethod
