@@ -147,7 +147,7 @@ train_lm base_first base "${all[@]}" \
     --pretrained "$work/text/model/language_model"
 prompted=(--mode prompted --loss_weights "{text: 2}")
 train_lm base_second base "${all[@]}" "${prompted[@]}" \
-    --row_tokens 512 --step_rows 6 --chunk_rows 128 \
+    --row_tokens 512 --step_rows 6 \
     --pretrained "$work/base_first/model/language_model" \
     --lr 0.0016 --number_of_epochs 10 --epoch_steps 1500
 # The rate falls over this training and the next as over one.
@@ -155,11 +155,11 @@ train_lm base_third base "${all[@]}" --loss_weights "{text: 2}" \
     --pretrained "$work/base_second/model/language_model" \
     --lr 0.0016 --number_of_epochs 6 --epoch_steps 1250 --total_steps 12500
 train_lm base_fourth base "${all[@]}" "${prompted[@]}" \
-    --row_tokens 512 --step_rows 6 --chunk_rows 128 \
+    --row_tokens 512 --step_rows 6 \
     --pretrained "$work/base_third/model/language_model" \
     --lr 0.0008 --number_of_epochs 2 --epoch_steps 1500
 # Four times as many tokens a step, which is for GPUs.
-long=(--row_tokens 1024 --step_rows 12 --chunk_rows 128 --workers 3 --lr 0.002
+long=(--row_tokens 1024 --step_rows 12 --workers 3 --lr 0.002
     --pretrained "$work/base_fourth/model/language_model" --number_of_epochs 1)
 train_lm base base "${all[@]}" "${prompted[@]}" "${long[@]}" --epoch_steps 5500
 train_lm expressive expressive "${some[@]}" "${long[@]}" --epoch_steps 5750

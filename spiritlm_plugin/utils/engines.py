@@ -124,8 +124,8 @@ def _share(
             work(key)
         except BaseException as error:
             logger.error("%s: task %s failed", name, key)
-            dict(
-                failed=f"{name}: task {key}: {type(error).__name__}: {error}"
+            store.set(
+                "failed", f"{name}: task {key}: {type(error).__name__}: {error}"
             )
             raise
         done = store.add("size", round(tasks[key]))

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -118,7 +119,8 @@ def writing(path: str | Path, shared: bool = False) -> Iterator[Path]:
     ['weights.pt']
     """
     path = Path(path)
-    owner = f".{os.getpid()}" if shared else ""
+    # Containers of several machines may use the same numbers of processes.
+    owner = f".{socket.gethostname()}-{os.getpid()}" if shared else ""
     partial = path.with_name(f"{path.name}{owner}.partial")
     _remove(partial)  # of a run that was killed
     try:

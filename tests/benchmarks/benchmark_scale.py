@@ -172,7 +172,9 @@ def main() -> None:
     parser.add_argument(
         "--expressive", action="store_true", help="with pitch and style"
     )
-    parser.add_argument("--folder", help="for the corpora; temporary by default")
+    parser.add_argument(
+        "--folder", help="for the corpora; temporary by default"
+    )
     arguments = parser.parse_args()
     # Not above: it would be in the memory of what is measured.
     from tests.benchmarks.benchmark_inference import machine, table

@@ -79,8 +79,8 @@ class Settings:
         ``"fp32"``, or ``"bf16"`` for autocast.
     repeats : int
         Of each measurement, after a run that does not count.
-    chunks, chunk_rows : int
-        A run reads so many chunks of the stream, of about so many rows.
+    steps : int
+        Optimizer steps of a run.
     step_rows, row_tokens : int
         Packed rows of an optimizer step, and tokens of a row.
     hidden_size, intermediate_size, layers, heads : int
@@ -97,8 +97,7 @@ class Settings:
     device: str = "cpu"
     precision: str = "fp32"
     repeats: int = 3
-    chunks: int = 1
-    chunk_rows: int = 64
+    steps: int = 4
     step_rows: int = 16
     row_tokens: int = 512
     hidden_size: int = 256
@@ -193,19 +192,17 @@ def _utterance(counts: dict[str, int], random: Random, name: str) -> dict:
         "pitch_units": _runs(
             counts["pitch"], -(-end // 2), _PITCH_FRAMES, random
         ),
-        "style_units": torch.full(
-            (-(-end // 25),), random.randrange(counts["style"])
-        ),
+        "style_units": [random.randrange(counts["style"])] * -(-end // 25),
     }
 
 
 def _runs(
     count: int, frames: int, lengths: tuple[int, int], random: Random
-) -> Tensor:
+) -> list[int]:
     units: list[int] = []
     while len(units) < frames:
         units += [random.randrange(count)] * random.randint(*lengths)
-    return torch.tensor(units[:frames])
+    return units[:frames]
 
 
 class Benchmark:
@@ -240,17 +237,7 @@ class Benchmark:
             hparams["documents"],
             settings.row_tokens,
             hparams["seed"],
-            settings.chunk_rows,
         )
-        chunks = map(self.mixture.chunk, range(settings.chunks))
-        rows = sum(len(ids) for ids, _ in chunks)
-        # Whole chunks, or the loader would make some that are not used.
-        self.steps = rows // settings.step_rows
-        if not self.steps:
-            raise ValueError(
-                f"{rows} rows are fewer than the {settings.step_rows} of a "
-                "step; raise chunks or chunk_rows, or lower step_rows"
-            )
         batches = list(self.loader())
         self.ids = torch.cat([batch.ids for batch in batches])
         self.positions = torch.cat([batch.positions for batch in batches])
@@ -266,7 +253,7 @@ class Benchmark:
         return PackedLoader(
             self.mixture,
             self.settings.step_rows,
-            self.steps,
+            self.settings.steps,
             workers=self.settings.workers,
         )
 
@@ -318,7 +305,7 @@ class Benchmark:
     @property
     def padded_rows(self) -> int:
         """Documents of a padded step, so that all take as many steps."""
-        return -(-len(self.documents) // self.steps)
+        return -(-len(self.documents) // self.settings.steps)
 
     def padded_share(self) -> float:
         """Return the share of tokens in padded rows that are not padding."""
@@ -466,7 +453,7 @@ def report(settings: Settings, command: str) -> str:
     return (
         f"{machine(settings.device)}, accelerate "
         f"{importlib.metadata.version('accelerate')}. `{command}`: "
-        f"{weights:.2f} M parameters, {settings.precision}, {benchmark.steps} "
+        f"{weights:.2f} M parameters, {settings.precision}, {settings.steps} "
         f"steps of {settings.step_rows} rows of {settings.row_tokens} tokens, "
         f"or of {benchmark.padded_rows} padded documents; "
         f"{benchmark.tokens} tokens in {documents} documents of "
@@ -484,8 +471,7 @@ def quick_settings(device: str = "cpu") -> Settings:
     return Settings(
         device=device,
         repeats=1,
-        chunks=1,
-        chunk_rows=12,
+        steps=3,
         step_rows=4,
         row_tokens=256,
         hidden_size=32,
@@ -504,8 +490,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     names = [
         "repeats",
-        "chunks",
-        "chunk-rows",
+        "steps",
         "step-rows",
         "row-tokens",
         "hidden-size",

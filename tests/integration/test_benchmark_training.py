@@ -76,5 +76,5 @@ def test_a_corpus_of_another_tokenizer(script, tmp_path):
     settings = replace(script.quick_settings(), corpus=tmp_path)
     with pytest.raises(CorpusError, match="another phonetic tokenizer"):
         script.Benchmark(settings)
-    with pytest.raises(FileNotFoundError, match="no tokenized corpus"):
+    with pytest.raises(FileNotFoundError, match="no corpus in"):
         script.Benchmark(replace(settings, corpus=tmp_path / "missing"))

@@ -15,6 +15,8 @@ from spiritlm_plugin.dataio.corpus.readers import (
     emov_db,
     expresso,
     folder,
+    hub,
+    hub_splits,
     libri_light,
     librispeech,
     libritts,
@@ -68,12 +70,6 @@ def _hub_options(parser: ArgumentParser) -> None:
 
 
 def _open_hub(options: Namespace) -> Splits:
-    try:  # of datasets and pyarrow, which the other corpora do without
-        from spiritlm_plugin.dataio.corpus.readers import hub, hub_splits
-    except ImportError as error:
-        raise ImportError(
-            f"{error}; pip install 'spiritlm_plugin[train]'"
-        ) from error
     columns = hub.Columns(
         options.audio_column,
         options.text_column,

@@ -66,7 +66,7 @@ def schedule(shares: Sequence[float], turns: int) -> np.ndarray:
     -------
     numpy.ndarray
         The source of each turn, shape (turns,). After any number of turns
-        each source has had its share of them, to within one.
+        each source has had its share of them, to within two.
 
     Example
     -------
