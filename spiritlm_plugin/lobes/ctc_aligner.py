@@ -41,6 +41,7 @@ class CTCAligner(nn.Module):
 
     def __init__(self, source: str | Path):
         super().__init__()
+        self.source = str(source)
         from transformers import (
             AutoFeatureExtractor,
             AutoModelForCTC,
@@ -62,6 +63,10 @@ class CTCAligner(nn.Module):
             for token, index in tokenizer.get_vocab().items()
             if len(token) == 1 and index not in special
         }
+
+    def __reduce__(self) -> tuple[type[CTCAligner], tuple[str]]:
+        """Let another process load it: its weight norm cannot be sent."""
+        return type(self), (self.source,)
 
     @torch.inference_mode()
     def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from spiritlm_plugin.utils.engines import Engine
 from spiritlm_plugin.utils.placing import Placed
 from spiritlm_plugin.utils.seeds import derive_seed
 
+# Which tokenizer it is, besides the folders of its parts.
+_TOKENIZER = ("codec", "codec_hparams", "batch_seconds")
 _CHANGES = {"pitch_ratios": PitchShift, "equalizer": Equalizer}
 
 
@@ -51,26 +54,34 @@ class TokenizingSettings(Settings):
     workers: int
 
 
-def load(hparams: TokenizingSettings) -> SpeechTokenizer:
+def load(hparams: Mapping[str, Any]) -> SpeechTokenizer:
     """Return the tokenizer of a whole model, or that of trained parts.
+
+    Arguments
+    ---------
+    hparams : TokenizingSettings
+        Or what they say of the tokenizer alone.
 
     Raises
     ------
     ValueError
         Unless one of the two is named.
     """
-    folders: Mapping[str, Any] = hparams
-    parts = {name: folders[name] for name in STREAMS if folders[name]}
-    codec, hparams_file = hparams["codec"], hparams["codec_hparams"]
-    if codec and not parts:
-        return SpeechCodec.from_hparams(codec, hparams_file).mods.tokenizer
-    if parts and not codec:
-        tokenizer: Any = load_tokenizer(**parts)
-        return tokenizer
-    raise ValueError(
-        "name the tokenizer: either codec, a whole model, or the folders of "
-        f"its parts ({', '.join(STREAMS)})"
+    parts = {name: hparams[name] for name in STREAMS if hparams[name]}
+    if bool(hparams["codec"]) == bool(parts):
+        raise ValueError(
+            "name the tokenizer: either codec, a whole model, or the folders "
+            f"of its parts ({', '.join(STREAMS)})"
+        )
+    tokenizer: Any = (
+        load_tokenizer(**parts)
+        if parts
+        else SpeechCodec.from_hparams(
+            hparams["codec"], hparams["codec_hparams"]
+        ).mods.tokenizer
     )
+    tokenizer.batch_seconds = hparams["batch_seconds"]
+    return tokenizer
 
 
 class ChangedVoices:
@@ -119,14 +130,15 @@ def tokenize_splits(
     run_opts : dict
         ``device`` and ``precision`` of the networks.
     """
-    tokenizer = load(hparams)
-    tokenizer.batch_seconds = hparams["batch_seconds"]
     device, precision = run_opts["device"], run_opts["precision"]
-    tokenize: Tokenizer = Placed(tokenizer, device, precision)
+    values: Mapping[str, Any] = hparams
+    needed = {name: values[name] for name in (*_TOKENIZER, *STREAMS)}
+    placed = Placed(partial(load, needed), device, precision)
+    parts = fingerprints(placed.network)
+    tokenize: Tokenizer = placed
     description: dict[str, Any] = {}
     if precision != "fp32":
         description["precision"] = precision
-    values: Mapping[str, Any] = hparams
     changes = {name: values[name] for name in _CHANGES if values[name]}
     if changes:
         voices = [_CHANGES[name](value) for name, value in changes.items()]
@@ -135,7 +147,6 @@ def tokenize_splits(
         tokenize = ChangedVoices(
             tokenize, nn.Sequential(*voices), hparams["seed"]
         )
-    parts = fingerprints(tokenizer)
     for split in hparams["splits"]:
         folder = Path(hparams["output_folder"]) / split
         tokenize_corpus(

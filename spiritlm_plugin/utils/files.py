@@ -6,8 +6,8 @@ import errno
 import hashlib
 import json
 import os
-import socket
 import shutil
+import socket
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,12 +19,14 @@ _PRECISIONS = {
 class Placed:
     """A network without gradients, which goes to its device when it is used.
 
-    Until then it can be sent to other machines.
+    It can be sent to other machines.
 
     Arguments
     ---------
-    network : nn.Module
-        Takes what it is given to its own device.
+    network : nn.Module or callable
+        Takes what it is given to its own device; or a function that makes it,
+        which is sent in its place: networks with parametrizations, such as
+        HuBERT, cannot be.
     device : str, optional
         None is the GPU of the process, where there is one.
     precision : str
@@ -43,7 +46,7 @@ class Placed:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Callable[[], nn.Module],
         device: str | None = None,
         precision: str = "fp32",
     ):
@@ -52,10 +55,24 @@ class Placed:
                 f"precision must be one of {', '.join(_PRECISIONS)}, got "
                 f"{precision!r}"
             )
-        self.network = network
+        self._make = None if isinstance(network, nn.Module) else network
+        self._network = network if isinstance(network, nn.Module) else None
         self.device = device
         self.dtype = _PRECISIONS[precision]
         self._place: torch.device | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network; it is made when it is asked for."""
+        if self._network is None:
+            assert self._make is not None  # there is one or the other
+            self._network = self._make()
+        return self._network
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process."""
+        network = self._network if self._make is None else None
+        return vars(self) | {"_network": network, "_place": None}
 
     @torch.inference_mode()
     def __call__(self, *arguments: Any) -> Any:

@@ -51,10 +51,12 @@ def do_tasks(
 class _Worker:
     """What runs in a process of Ray's."""
 
-    def __init__(self, make_worker: MakeWorker):
+    def __init__(self, make_worker: MakeWorker, folder: str):
         self.make_worker = make_worker
+        self.folder = folder
 
     def start(self) -> None:
+        os.chdir(self.folder)  # what relative paths start from
         self.work = self.make_worker()
 
     def do(self, key: Any) -> None:
@@ -111,7 +113,7 @@ class _Actors:
         for _ in range(len(self.busy), max(1, min(int(room), most))):
             worker: Any = ray.remote(
                 num_cpus=self.needs["CPU"], num_gpus=self.needs.get("GPU", 0)
-            )(_Worker).remote(self.make_worker)
+            )(_Worker).remote(self.make_worker, os.getcwd())
             self.busy[worker.start.remote()] = worker, None
 
     def _give(self, worker: Any, waiting: deque[Any]) -> None:

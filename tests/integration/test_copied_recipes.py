@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -215,13 +216,16 @@ def outcomes(site, environment, tmp_path_factory):
     jobs = list_jobs(folder)
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(ROOT), str(site), str(path)],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    # With --debug SpeechBrain's checkpoints are in temporary folders, which
+    # processes that end at once leave behind.
+    with TemporaryDirectory(dir=folder) as temporary:
+        done = subprocess.run(
+            [sys.executable, "-c", RUNNER, str(ROOT), str(site), str(path)],
+            env=environment | {"TMPDIR": temporary},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
     assert done.returncode == 0, done.stderr
     found = dict(map(json.loads, done.stdout.splitlines()))
     return {name: (found[name], jobs[name]) for name in jobs}

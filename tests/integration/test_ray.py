@@ -20,7 +20,6 @@ from spiritlm_plugin.dataio.corpus.unit_store import (
     fingerprints,
     tokenize_corpus,
 )
-from spiritlm_plugin.integrations.parts import save_part
 from spiritlm_plugin.lobes.phonetic import KMeansQuantizer, PhoneticTokenizer
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
 from spiritlm_plugin.utils.engines import run
@@ -232,11 +231,6 @@ def test_a_task_that_kills_workers_is_given_up(cluster):
 
 
 def test_the_recipe_on_a_cluster(cluster, manifests, tmp_path):
-    folder = save_part(
-        tmp_path / "phonetic",
-        {"hubert": None, "quantizer": {"input_dim": 39, "units": 20}},
-        make_tokenizer().phonetic,
-    )
     spec = importlib.util.spec_from_file_location(
         "tokenize_corpus", RECIPE / "tokenize_corpus.py"
     )
@@ -248,7 +242,7 @@ def test_the_recipe_on_a_cluster(cluster, manifests, tmp_path):
                 str(RECIPE / "hparams" / "tokenize.yaml"),
                 f"--manifest_folder={manifests}",
                 f"--output_folder={tmp_path / engine}",
-                f"--phonetic={folder}",
+                "--codec=tinyspeech",
                 "--splits=[train]",
                 "--shard_seconds=3",
                 "--workers=1",

@@ -1,6 +1,7 @@
 """Tests of ``spiritlm_plugin.lobes.ctc_aligner``."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -158,3 +159,11 @@ def test_recordings_of_a_batch_are_aligned(folder):
     assert times == sorted(times) and 0 <= times[0] and times[-1] <= 1.5
     assert isinstance(error, AlignmentError)
     assert aligner(wavs[2:], texts[2:])[0][0][0] == alone[0][0]
+
+
+def test_another_process_loads_it_again(aligner):
+    sent = pickle.loads(pickle.dumps(aligner))
+    assert sent.characters == aligner.characters
+    expected = aligner.state_dict()
+    for name, weight in sent.state_dict().items():
+        assert torch.equal(weight, expected[name])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.utils.parametrizations import weight_norm
 
 from spiritlm_plugin.dataio.audio.read_ahead import read_ahead
 from spiritlm_plugin.utils.placing import Placed
@@ -48,6 +49,21 @@ def test_a_network_runs_in_the_precision_that_is_wanted(precision):
     assert str(out.dtype) == f"torch.{expected[precision]}"
     assert not out.requires_grad
     assert torch.allclose(out.float(), layer(torch.ones(3)), atol=0.02)
+
+
+def make_normed():
+    torch.manual_seed(0)
+    return weight_norm(torch.nn.Linear(3, 3))
+
+
+def test_a_network_that_cannot_be_sent_is_made_anew():
+    with pytest.raises(RuntimeError, match="parametrized"):
+        pickle.dumps(Placed(make_normed(), "cpu"))
+    placed = Placed(make_normed, "cpu")
+    expected = placed(torch.ones(3))
+    assert placed.network is placed.network
+    sent = pickle.loads(pickle.dumps(placed))
+    assert torch.equal(sent(torch.ones(3)), expected)
 
 
 def test_other_precisions_are_refused():
