@@ -1,4 +1,4 @@
-"""Tokenizing and aligning that are killed, or find the disk full."""
+"""Preparing, aligning and tokenizing that are killed, or find the disk full."""
 
 import multiprocessing
 import random
@@ -11,9 +11,11 @@ import pytest
 import soundfile
 import torch
 
+from spiritlm_plugin.dataio.corpus import preparation
 from spiritlm_plugin.dataio.corpus.alignment import align_corpus
 from spiritlm_plugin.dataio.corpus.manifests import open_source, write_manifest
 from spiritlm_plugin.dataio.corpus.merging import merge_shards
+from spiritlm_plugin.dataio.corpus.preparation import prepare
 from spiritlm_plugin.dataio.corpus.unit_store import tokenize_corpus
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.utils.files import DiskFullError
@@ -57,13 +59,24 @@ def align(source, folder):
     )
 
 
+def prepare_slowly(source, folder):
+    def read():
+        for name, item in source.items(0, UTTERANCES).items():
+            time.sleep(0.005)
+            yield name, item
+
+    prepare({folder.name: read()}, folder.parent)
+
+
 def make(step, manifests, folder, started=None):
     """Do what a recipe does with a split."""
     torch.set_num_threads(1)
+    preparation.ROWS = 4
     if started is not None:
         started.set()
     step(open_source(manifests / "train"), folder)
-    merge_shards(folder, 4000)
+    if step is not prepare_slowly:
+        merge_shards(folder, 4000)
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +106,11 @@ def contents(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [tokenize, align])
-def test_a_run_that_is_killed_ends_the_same(manifests, tmp_path, step):
+@pytest.mark.parametrize("step", [prepare_slowly, tokenize, align])
+def test_a_run_that_is_killed_ends_the_same(
+    manifests, tmp_path, step, monkeypatch
+):
+    monkeypatch.setattr(preparation, "ROWS", preparation.ROWS)  # put back
     make(step, manifests, tmp_path / "whole")
     # A server that has imported all forks what is killed.
     context = multiprocessing.get_context("forkserver")

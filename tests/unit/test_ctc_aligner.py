@@ -161,7 +161,8 @@ def test_recordings_of_a_batch_are_aligned(folder):
     assert aligner(wavs[2:], texts[2:])[0][0][0] == alone[0][0]
 
 
-def test_another_process_loads_it_again(aligner):
+def test_another_process_loads_it_again(folder):
+    aligner = CTCAligner(folder)
     sent = pickle.loads(pickle.dumps(aligner))
     assert sent.characters == aligner.characters
     expected = aligner.state_dict()
