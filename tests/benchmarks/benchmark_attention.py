@@ -55,7 +55,7 @@ def packed_positions(rows: int, size: int, mean: int) -> Tensor:
     generator = np.random.default_rng(0)
     lengths = generator.exponential(mean, rows * size // mean * 2)
     documents = [np.ones(int(n), np.int32) for n in lengths.clip(1, size)]
-    positions = pack(documents, size, 0, generator)[1][:rows]
+    positions = pack(documents, rows, size, generator)[1]
     return torch.from_numpy(positions).long()
 
 

@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from spiritlm_plugin.dataio.corpus.manifests import ManifestError
+from spiritlm_plugin.dataio.corpus.manifests import (
+    ManifestError,
+    load_manifest,
+)
 from spiritlm_plugin.evaluation import comprehension, comprehension_groups
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -186,7 +189,7 @@ def test_sblimp(syntactic, seed):
 def test_voices_do_not_weigh_more_than_items(syntactic, tmp_path):
     """Where an item lacks a voice, it still counts as one item."""
     root, rows = syntactic
-    items = json.loads((root / "valid_syntactic.json").read_text())
+    items = load_manifest(root / "valid_syntactic")
     kept = [
         row
         for row in rows
@@ -361,7 +364,7 @@ def test_columns_that_are_missing(syntactic, tmp_path, caplog):
 
 def test_pairs_of_one_side_are_reported(syntactic, tmp_path, caplog):
     root, _ = syntactic
-    items = json.loads((root / "valid_syntactic.json").read_text())
+    items = load_manifest(root / "valid_syntactic")
     del items["f0"]
     (tmp_path / "valid_syntactic.json").write_text(json.dumps(items))
     with caplog.at_level(logging.WARNING):

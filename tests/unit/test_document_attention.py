@@ -26,8 +26,10 @@ LENGTHS = st.lists(st.integers(1, SIZE), min_size=1, max_size=9)
 
 
 def positions_of(lengths):
+    rows = -(-sum(lengths) // SIZE)
+    lengths = [*lengths, *[1] * (rows * SIZE - sum(lengths))]
     documents = [np.ones(length, np.int32) for length in lengths]
-    positions = pack(documents, SIZE, 0, np.random.default_rng(0))[1]
+    positions = pack(documents, rows, SIZE, np.random.default_rng(0))[1]
     return torch.from_numpy(positions).long()
 
 
