@@ -315,7 +315,9 @@ def _on_cpu(value: Any, known: dict[Any, Tensor]) -> Any:
         copied.update({n: _on_cpu(x, known) for n, x in value.items()})
         return copied
     if isinstance(value, (list, tuple)):
-        return type(value)(_on_cpu(x, known) for x in value)
+        items = [_on_cpu(x, known) for x in value]
+        is_named = hasattr(value, "_fields")
+        return type(value)(*items) if is_named else type(value)(items)
     return value
 
 

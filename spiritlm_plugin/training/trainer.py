@@ -208,9 +208,11 @@ class TrainingBrain(sb.Brain):
         """
         self.scaler.unscale_(optimizer)
         norm = self._clip(optimizer)
-        # A scaler of float16 skips steps by itself, until it has its scale.
-        if self.scaler.is_enabled() or bool(norm.isfinite()):
-            self.scaler.step(optimizer)
+        is_finite = bool(norm.isfinite())
+        if is_finite or self.scaler.is_enabled():
+            self.scaler.step(optimizer)  # a scaler skips steps by itself
+        # While it has to find its scale, as at the beginning, that is right.
+        if is_finite or self.scaler.get_scale() > 1:
             self._skipped[id(optimizer)] = 0
         else:
             self._skip(optimizer)

@@ -158,7 +158,19 @@ def test_what_cannot_be_used_is_refused(form, utterance, message):
         DocumentMaker()(form, [utterance], Random(0))
 
 
-@pytest.mark.parametrize("words", [(0, 3), (4, 2), (3,)])
-def test_spans_that_cannot_be_are_refused(words):
-    with pytest.raises(ValueError, match="fewest and the most"):
-        DocumentMaker(speech_words=words)
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("speech_words", (4, 2), "fewest and the most"),
+        ("speech_words", (3,), "fewest and the most"),
+        ("text_words", "12", "fewest and the most"),
+        ("text_words", (0, 3), "text_words must be >= 1, got 0"),
+        ("shots", (1.5, 2), "shots must be a whole number, got 1.5"),
+        ("document_tokens", 0, "document_tokens must be >= 1, got 0"),
+        ("document_tokens", 1.5, "must be a whole number, got 1.5"),
+        ("document_tokens", "a", "must be a whole number, got 'a'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(name, value, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        DocumentMaker(**{name: value})

@@ -11,6 +11,7 @@ from spiritlm_plugin.dataio.stream.interleaving import (
     SpokenWords,
     draw_spans,
     interleave,
+    join_speech,
 )
 from spiritlm_plugin.dataio.stream.utterances import (
     DocumentError,
@@ -84,6 +85,47 @@ def test_a_word_too_short_for_a_unit_is_text():
     spans = [(False, 0, 1), (False, 1, 2), (False, 2, 3)]
     kinds = [type(s) for s in interleave(SpokenWords([utterance]), spans)]
     assert kinds == [Speech, Text, Speech]
+
+
+def test_texts_side_by_side_keep_their_space():
+    units = SpeechUnits(range(50))
+    times = [(0.1, 0.401), (0.401, 0.415), (0.415, 1.9)]
+    utterance = Utterance(units, "so a cat", ["so", "a", "cat"], times)
+    words = SpokenWords([utterance])
+    spans = [(True, 0, 1), (False, 1, 2), (True, 2, 3)]
+    assert interleave(words, spans) == [Text("so a cat")]
+    # Where each word is written and spoken, it is not written twice.
+    spans = [(kind, i, i + 1) for i in range(3) for kind in (True, False)]
+    kinds = [
+        s.text if isinstance(s, Text) else "speech"
+        for s in interleave(words, spans)
+    ]
+    assert kinds == ["so", "speech", "a cat", "speech"]
+
+
+@given(st.integers(1, 12), st.floats(0, 0.999), st.booleans())
+def test_the_rest_of_an_utterance(count, begin, expressive):
+    utterance = make_utterance(count, expressive=expressive)
+    rest = utterance.rest(begin)
+    first = count - len(rest.words)
+    assert rest.words == utterance.words[first:]
+    assert first == min(round(begin * count), count - 1)
+    start = utterance.starts()[first]
+    assert rest.units == utterance.units.cut(start)
+    for ours, theirs in zip(rest.starts()[1:], utterance.starts()[first + 1 :]):
+        assert ours + start == pytest.approx(theirs)
+
+
+def test_speech_is_one_run_over_utterances():
+    units = SpeechUnits([5] * 10 + [6] * 15)
+    others = SpeechUnits([6] * 10 + [5] * 15)
+    pair = [
+        Utterance(units, "a", ["a"], [(0, 1)]),
+        Utterance(others, "b", ["b"], [(0, 1)]),
+    ]
+    speech = interleave(SpokenWords(pair), [(False, 0, 2)])[0]
+    assert speech.stream.to_string() == "[Hu5][Hu6][Hu5]"
+    assert join_speech([]).to_string() == ""
 
 
 def test_rows_of_corpora():

@@ -17,9 +17,10 @@ from spiritlm_plugin.dataio.stream.documents import DocumentMaker
 from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
 from spiritlm_plugin.dataio.stream.packing import best_fit, labels_of, pack
-from spiritlm_plugin.dataio.stream.reading import Source
+from spiritlm_plugin.dataio.stream.reading import Source, SourceReader
 from spiritlm_plugin.dataio.units.segments import Text
 from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
+from spiritlm_plugin.dataio.units.units import Kind
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.language_model import new_language_model
 
@@ -330,6 +331,118 @@ def test_speech_goes_on_over_utterances(vocabulary, rows, form):
     )
     others = [len(ids) for ids in documents_in(alone.chunk(1))]
     assert max(lengths) > 4 * max(others)
+
+
+def test_one_bad_utterance_takes_no_other_with_it(vocabulary, rows, caplog):
+    chapters = make_chapters(rows)
+    for bad in chapters[4::10]:
+        bad["words"] = bad["words"][::-1]
+    source = {"interleaved": Source(chapters, "interleaved")}
+    maker = DocumentMaker((1, 3), (1, 3), document_tokens=2048)
+    with caplog.at_level(logging.WARNING):
+        mixture = Mixture(source, vocabulary, maker, size=2048, seed=1)
+        lengths = [len(ids) for ids in documents_in(mixture.chunk(0))]
+    assert len(lengths) > 8  # they end before the bad ones, and begin behind
+    named = {m.split()[0] for m in caplog.messages}
+    assert named == {"u4", "u14", "u24", "u34"}
+
+
+def read_counts(vocabulary, rows, form, documents, size=4096, epochs=20):
+    """Return how often each phonetic unit is read in an epoch."""
+    reader = SourceReader(
+        "s", Source(rows, form), vocabulary, documents, size, 1
+    )
+    first = vocabulary.speech_tokens()["[Hu0]"]
+    counts = np.zeros(vocabulary.unit_count(Kind.PHONETIC))
+    for number in range(epochs * reader.places.count):
+        pieces = pack(reader.read(number), 1, size, np.random.default_rng(0))[0]
+        units = pieces.flatten() - first
+        np.add.at(counts, units[(units >= 0) & (units < len(counts))], 1)
+    return counts / epochs
+
+
+@pytest.mark.parametrize("document_tokens", [None, 256, 1024, 4096])
+@pytest.mark.parametrize("length", [100, 3000, 10_000])
+def test_each_part_of_long_speech_is_read(document_tokens, length):
+    count = 30_000 // length
+    text = train_text_tokenizer(["a", "cat"], 265)
+    vocabulary = Vocabulary.extend(text, count * length)
+    rows = [
+        {
+            "phonetic_units": [*range(i * length, (i + 1) * length)],
+            "group": "g",
+            "position": i,
+        }
+        for i in range(count)
+    ]
+    documents = DocumentMaker(document_tokens=document_tokens)
+    counts = read_counts(vocabulary, rows, "speech", documents)
+    by_tenth = counts.reshape(count, 10, -1).mean((0, 2))
+    assert (abs(by_tenth - 1) < 0.15).all(), by_tenth
+    if length > 100:
+        assert (counts > 0).all()
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t", ""])
+def test_texts_are_parted_at_any_space_or_none(vocabulary, space):
+    text = space.join(f"{i:05d}" for i in range(9000))
+    source = Source([{"text": text}], "text")
+    reader = SourceReader("t", source, vocabulary, DocumentMaker(), 512, 1)
+    starts = set()
+    for number in range(reader.places.count):
+        [document, *_] = reader.read(number)
+        assert len(document) <= 512
+        starts.add(vocabulary.decode(document)[0].text.split()[0][:10])
+    assert len(starts) > 0.9 * reader.places.count
+
+
+def test_a_chapter_does_not_end_with_its_block(vocabulary):
+    rows = [
+        {"text": f"n {i}", "group": "g", "position": i} for i in range(2500)
+    ]
+    documents = DocumentMaker(document_tokens=512)
+    reader = SourceReader(
+        "t", Source(rows, "text"), vocabulary, documents, 512, 1
+    )
+    ends = [
+        vocabulary.decode(document)[0].text.split()[-1]
+        for number in range(reader.places.count)
+        for document in reader.read(number)
+        if document[-1] == vocabulary.eos_id
+    ]
+    assert {*ends} == {"2499"}
+
+
+def test_what_can_be_read_is_found_among_what_cannot(vocabulary):
+    rows = [{"text": "the mat"}] * 5 + [{"text": " "}] * 50
+    for seed in range(20):
+        for maker in (DocumentMaker(), DocumentMaker(document_tokens=512)):
+            source = {"text": Source(rows, "text")}
+            mixture = Mixture(source, vocabulary, maker, 512, seed)
+            assert documents_in(mixture.chunk(0))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"size": 1}, "tokens of a row must be >= 2"),
+        ({"shares": (1, 1, 1e-5)}, "less than one of 4096 turns"),
+        ({"shares": (1, 1, float("inf"))}, "must be finite"),
+    ],
+)
+def test_settings_of_no_use_are_refused(vocabulary, rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_mixture(vocabulary, rows, **options)
+
+
+def test_other_rows_a_step_go_on_with_new_chunks(vocabulary, rows, tmp_path):
+    mixture = make_mixture(vocabulary, rows)
+    loader, _ = read(mixture, 3, steps=3)
+    loader.save(tmp_path / "loader")
+    other = PackedLoader(mixture, 4, 9)
+    other.load(tmp_path / "loader")
+    turn = 4 * mixture.chunk_rows
+    assert other.end % turn == 0 and 0 <= other.end - loader.end < turn
 
 
 def test_attention_across_documents(vocabulary, rows):

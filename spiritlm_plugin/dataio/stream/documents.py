@@ -29,6 +29,7 @@ from spiritlm_plugin.dataio.units.segments import (
     Transcript,
 )
 from spiritlm_plugin.dataio.units.units import SpeechStream
+from spiritlm_plugin.utils.arguments import listed, shown, whole_number
 
 
 def draw_part(utterance: Utterance, random: Random) -> tuple[SpeechStream, str]:
@@ -126,7 +127,7 @@ class DocumentMaker:
     shots : tuple of int
         The fewest and the most utterances of a document of few-shot prompts.
     document_tokens : int, optional
-        Consecutive utterances, such as those of a chapter, make one document
+        At least 1. Consecutive utterances, such as those of a chapter, make one document
         of text, speech or both interleaved, of so many tokens at most. By
         default each utterance is a document.
 
@@ -150,16 +151,14 @@ class DocumentMaker:
             ("speech_words", speech_words),
             ("shots", shots),
         ):
-            if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
-                raise ValueError(
-                    f"{name} are the fewest and the most, as in [5, 15]; got "
-                    f"{numbers!r}"
-                )
-        if document_tokens is not None and document_tokens < 1:
-            raise ValueError(
-                f"document_tokens are at least 1, got {document_tokens}; null "
-                "makes a document of each utterance"
-            )
+            pair = listed(numbers)
+            if pair is None or len(pair) != 2:
+                raise ValueError(_pair_problem(name, numbers))
+            fewest, most = (whole_number(name, count) for count in pair)
+            if fewest > most:
+                raise ValueError(_pair_problem(name, numbers))
+        if document_tokens is not None:
+            document_tokens = whole_number("document_tokens", document_tokens)
         self.text_words = tuple(text_words)
         self.speech_words = tuple(speech_words)
         self.shots = tuple(shots)
@@ -248,6 +247,12 @@ class DocumentMaker:
             for is_text in (text_first, not text_first)
         ]
         return interleave(words, spans)
+
+
+def _pair_problem(name: str, value: object) -> str:
+    return (
+        f"{name} are the fewest and the most, as in [5, 15]; got {shown(value)}"
+    )
 
 
 def _asr(utterance: Utterance, random: Random) -> list[Segment]:

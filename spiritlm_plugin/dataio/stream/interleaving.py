@@ -139,7 +139,7 @@ def interleave(
     """Write spans of words as text or as speech.
 
     Speech is cut between words and deduplicated inside its span. A span too
-    short for a unit is written as text.
+    short for a unit is written as text, unless a span of its own does that.
 
     Arguments
     ---------
@@ -157,11 +157,14 @@ def interleave(
     [Text(text='a'), Speech(2 phonetic units)]
     """
     segments: list[Segment] = []
+    written = {(first, end) for is_text, first, end in spans if is_text}
     for is_text, first, end in spans:
-        if not is_text:
-            stream = words.speech(first, end)
-            if len(stream):
-                segments.append(Speech(stream))
-                continue
-        segments.append(Text(words.text(first, end)))
+        stream = None if is_text else words.speech(first, end)
+        if stream:
+            segments.append(Speech(stream))
+        elif is_text or (first, end) not in written:
+            text = words.text(first, end)
+            if segments and isinstance(segments[-1], Text):
+                text = f"{segments.pop().text} {text}"
+            segments.append(Text(text))
     return segments

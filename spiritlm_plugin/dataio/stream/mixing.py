@@ -20,6 +20,7 @@ from spiritlm_plugin.dataio.stream.packing import pack
 from spiritlm_plugin.dataio.stream.places import schedule
 from spiritlm_plugin.dataio.stream.reading import Source, SourceReader
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
+from spiritlm_plugin.utils.arguments import whole_number
 from spiritlm_plugin.utils.seeds import derive_seed
 
 # Tokens of a chunk, but if a row has more. Short rows are made some at a time,
@@ -81,6 +82,14 @@ class Mixture:
     ):
         if not sources:
             raise ValueError("a mixture needs a source")
+        size = whole_number("the tokens of a row", size, least=2)
+        total = sum(source.share for source in sources.values())
+        for name, source in sources.items():
+            if source.share * _TURNS < total:
+                raise ValueError(
+                    f"the share of {name!r}, {source.share} of {total}, is less "
+                    f"than one of {_TURNS} turns; raise it or leave it out"
+                )
         self.vocabulary = vocabulary
         self.size = size
         self.seed = seed

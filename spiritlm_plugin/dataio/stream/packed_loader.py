@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spiritlm_plugin.dataio.stream.mixing import Mixture
+from spiritlm_plugin.utils.arguments import whole_number
 
 
 @dataclass
@@ -112,6 +113,9 @@ class PackedLoader(LoopedLoader):
         rank: int = 0,
         world_size: int = 1,
     ):
+        whole_number("step_rows", step_rows)
+        whole_number("steps", steps)
+        whole_number("accumulation", accumulation)
         batches = accumulation * world_size
         if step_rows % batches:
             raise ValueError(
@@ -163,7 +167,8 @@ class PackedLoader(LoopedLoader):
     def save(self, path: str | Path) -> None:
         """Save where in the stream and in the epoch the loader is."""
         state = {"step": self.step, "total_steps": self.total_steps}
-        text = json.dumps(state | {"end": self.end})
+        state |= {"end": self.end, "step_rows": self.step_rows}
+        text = json.dumps(state)
         Path(path).write_text(text, encoding="utf-8")
 
     @mark_as_loader
@@ -177,6 +182,10 @@ class PackedLoader(LoopedLoader):
                 "anew, in another output_folder"
             )
         self.end = state["end"]
+        if state.get("step_rows", self.step_rows) != self.step_rows:
+            # Other rows stand side by side: go on with chunks nobody began.
+            turn = self.step_rows * self.mixture.chunk_rows
+            self.end = -(-self.end // turn) * turn
         self.iterator = None
 
 
@@ -192,12 +201,15 @@ def _steps(
     numbers = (
         turns * step_rows + chunk for turns in count(turn) for chunk in mine
     )
+    # While a step is computed the workers make all chunks of the next one.
+    ahead = 1 - -len(mine) // workers if workers else None
     chunks = iter(
         DataLoader(
             _Chunks(mixture),
             batch_size=None,
             sampler=numbers,
             num_workers=workers,
+            prefetch_factor=ahead,
         )
     )
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import inf
 from random import Random
 from typing import Any
 
@@ -13,14 +13,22 @@ import datasets
 import numpy as np
 import pyarrow
 
-from spiritlm_plugin.dataio.stream.documents import FORMS, NEEDS, DocumentMaker
+from spiritlm_plugin.dataio.stream.documents import (
+    FORMS,
+    JOINED,
+    NEEDS,
+    DocumentMaker,
+)
 from spiritlm_plugin.dataio.stream.lengths import LENGTH_COLUMNS, token_counts
 from spiritlm_plugin.dataio.stream.places import BLOCK, Place, Places
 from spiritlm_plugin.dataio.stream.utterances import (
+    DocumentError,
     Utterance,
     UtteranceTable,
+    clipped,
 )
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
+from spiritlm_plugin.utils.arguments import number
 from spiritlm_plugin.utils.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -37,8 +45,13 @@ _NEEDED = {
     "words": "words with times",
     "intent": "an intent",
 }
-# What is read beyond the end of a long document, whose length is an estimate.
-_MARGIN = 1.05
+# How much is read of what is going to be cut, since lengths are estimates; of
+# long texts more.
+_MARGIN, _MUCH = 1.02, 1.3
+# Tokens of a document that another chunk may begin inside of.
+_LONG = 512
+# Tokens of an utterance's rest that is read on.
+_LEAST = 4
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class Source:
                 f"no such form of documents: {self.form!r}; there are "
                 f"{', '.join(FORMS)}"
             )
-        if not self.share > 0:
+        if not 0 < number("share", self.share) < inf:
             raise ValueError(f"a share must be positive, got {self.share}")
         if not len(self.rows):
             raise ValueError(f"the source of {self.form!r} has no rows")
@@ -187,52 +200,121 @@ class SourceReader:
         made: list[np.ndarray] = []
         missing = self.chunk_tokens
         while missing > 0:
-            ids = self._next(cursor, missing, random)
-            if ids is not None:
-                made.append(ids[: self._limit(missing)])
-                missing -= len(made[-1])
-            elif not made and cursor.rows > 2 * len(self._rows):
-                raise ValueError(self._complaint())
+            made.append(self._next(cursor, missing, random))
+            missing -= len(made[-1])
         return made
-
-    def _limit(self, missing: int) -> int | None:
-        """Return how long the next document may be, if there is a limit."""
-        if not self.joins:
-            return None
-        return min(self.documents.document_tokens or missing, missing)
 
     def _next(
         self, cursor: _Cursor, missing: int, random: Random
+    ) -> np.ndarray:
+        """Return the next document that can be made."""
+        cursor.passed = 0
+        while True:
+            if self.joins:
+                limit = min(self.documents.document_tokens or missing, missing)
+                found = self._long(cursor, limit, random)
+            else:
+                count = self.documents.draw_count(self.form, random)
+                found = self._short(cursor, count, missing, random)
+            if found is not None and len(found):
+                return found
+
+    def _short(
+        self, cursor: _Cursor, count: int, missing: int, random: Random
     ) -> np.ndarray | None:
-        """Return the next document, or None if it cannot be made."""
-        limit = self._limit(missing)
-        begin, before = cursor.begin, cursor.tokens
-        if limit is None:
-            rows = cursor.take(self.documents.draw_count(self.form, random))
-        else:
-            rows = cursor.follow(limit * _MARGIN)
-        end = 1.0
-        if self.form == "text" and len(rows) == 1:
-            end = begin + missing * _MARGIN / (cursor.tokens - before)
-        cursor.tokens -= (1 - min(end, 1.0) + begin) * (cursor.tokens - before)
+        """Return a document of utterances that need not follow each other."""
+        utterances = [self._usable(cursor) for _ in range(count)]
+        if self.form in JOINED and cursor.lengths[-1] > missing:
+            return self._cut(cursor, utterances, missing, random)
+        return self._encode(cursor, utterances, random, ends=True)
+
+    def _long(
+        self, cursor: _Cursor, limit: int, random: Random
+    ) -> np.ndarray | None:
+        """Return a document of utterances that follow each other."""
+        utterances = [self._usable(cursor)]
+        missing = limit * _MARGIN - cursor.lengths[-1]
+        while missing > 0 and cursor.goes_on():
+            following = self._taken(cursor)
+            if following is None:
+                # It is left out, and the document ends before it.
+                ids = self._encode(cursor, utterances, random, ends=False)
+                return None if ids is None else ids[:limit]
+            utterances.append(following)
+            missing -= cursor.lengths[-1]
+        return self._cut(cursor, utterances, limit, random)
+
+    def _cut(
+        self,
+        cursor: _Cursor,
+        utterances: list[Utterance],
+        limit: int,
+        random: Random,
+    ) -> np.ndarray | None:
+        """Return a document up to its limit, and leave the rest for the next."""
+        lengths = cursor.lengths[-len(utterances) :]
+        unread = 0.0  # tokens of the last one
+        if self.form == "text" and lengths[-1] > limit * _MUCH:
+            unread = lengths[-1] - limit * _MUCH
+            last = utterances[-1]
+            text = clipped(last.transcript(), 1 - unread / lengths[-1])
+            utterances = [*utterances[:-1], replace(last, text=text)]
+        ends = not unread and not cursor.goes_on()
+        ids = self._encode(cursor, utterances, random, ends)
+        if ids is None:
+            return None
+        beyond = max(len(ids) - limit, 0) / len(ids)
+        cursor.put_back(beyond * (sum(lengths) - unread) + unread, len(lengths))
+        return ids[:limit]
+
+    def _encode(
+        self,
+        cursor: _Cursor,
+        utterances: Sequence[Utterance],
+        random: Random,
+        ends: bool,
+    ) -> np.ndarray | None:
         try:
-            utterances = [table[row] for table, row in rows]
-            if self.form == "text" and (begin or end < 1):
-                utterances = [_clip(one, begin, end) for one in utterances]
-                begin = 0.0
             segments = self.documents(self.form, utterances, random)
             ids = self.vocabulary.encode(segments)
         except ValueError as error:
-            self._warn(rows, error)
+            self._leave_out(cursor, error)
             return None
-        ended = end >= 1 and (limit is None or not cursor.goes_on)
-        found = np.array([*ids, *[self.vocabulary.eos_id] * ended], np.int32)
-        return found[int(begin * len(found)) :]
+        return np.array([*ids, *[self.vocabulary.eos_id] * ends], np.int32)
 
-    def _warn(
-        self, rows: Sequence[tuple[UtteranceTable, int]], error: Exception
-    ) -> None:
-        label = ", ".join(table.name(row) for table, row in rows) or "a text"
+    def _usable(self, cursor: _Cursor) -> Utterance:
+        """Return the next utterance that has what documents need."""
+        while (found := self._taken(cursor)) is None:
+            pass
+        return found
+
+    def _taken(self, cursor: _Cursor) -> Utterance | None:
+        """Return the next utterance, or None if it lacks something."""
+        cursor.take()
+        if cursor.passed > 2 * len(self._rows) + BLOCK:
+            raise ValueError(self._complaint())
+        try:
+            utterance = cursor.utterance()
+            self._check(utterance)
+            return utterance.rest(cursor.begin)
+        except ValueError as error:
+            self._leave_out(cursor, error)
+            return None
+
+    def _check(self, utterance: Utterance) -> None:
+        """Raise DocumentError if documents cannot be made of an utterance."""
+        needs = NEEDS[self.form]
+        if "text" in needs:
+            utterance.transcript()
+        if "units" in needs:
+            self.vocabulary.check_units(utterance.spoken())
+        if "words" in needs:
+            utterance.starts()
+        if "intent" in needs and not utterance.intent:
+            raise DocumentError("it has no intent")
+
+    def _leave_out(self, cursor: _Cursor, error: Exception) -> None:
+        label = cursor.name()
         if label in self._warned or len(self._warned) > _MOST_WARNINGS:
             return
         self._warned.add(label)
@@ -244,11 +326,13 @@ class SourceReader:
         return " or ".join(_NEEDED[need] for need in NEEDS[self.form])
 
     def _complaint(self) -> str:
+        remedy = "leave the form out of shares, or name other corpora"
+        if "words" in NEEDS[self.form]:
+            remedy = f"align the corpus and tokenize it again, {remedy}"
         return (
             f"no document can be made of the source {self.name!r}, of form "
-            f"{self.form!r}: its utterances lack {self._wanted()}, or what the "
-            "log says of them; leave the form out of shares, or name other "
-            "corpora"
+            f"{self.form!r}: its utterances lack {self._wanted()}, or have "
+            f"what the log says; {remedy}"
         )
 
     def _all_lengths(self) -> np.ndarray:
@@ -265,9 +349,9 @@ class SourceReader:
         return counts * np.float32(self._scale)
 
     def block(self, number: int) -> pyarrow.Table:
-        """Return the rows of a block."""
+        """Return the rows of a block, and the one behind it."""
         first = number * BLOCK
-        return self._rows[first : first + BLOCK]
+        return self._rows[first : first + BLOCK + 1]
 
     def utterances(self, table: pyarrow.Table) -> UtteranceTable:
         """Return the utterances of rows, with what documents need of them."""
@@ -279,16 +363,11 @@ class SourceReader:
         """Return how long documents are beside what `token_counts` says."""
         random = Random(self.seed)
         found = expected = 0.0
-        for number in range(min(self.places.count, _SAMPLE_PLACES)):
-            cursor = _Cursor(self, self.places[number])
+        for chunk in range(min(self.places.count, _SAMPLE_PLACES)):
+            cursor = _Cursor(self, self.places[chunk])
             for _ in range(1 if self.joins else _SAMPLE_DOCUMENTS):
-                before = cursor.tokens
-                ids = self._next(cursor, self.chunk_tokens, random)
-                if ids is not None:
-                    found += len(ids)
-                    expected += cursor.tokens - before
-        if not found:
-            raise ValueError(self._complaint())
+                found += len(self._next(cursor, self.chunk_tokens, random))
+            expected += sum(cursor.lengths)
         return found / expected
 
 
@@ -302,78 +381,102 @@ def _needed_columns(rows: datasets.Dataset, form: str) -> list[str]:
     ]
 
 
-def _clip(utterance: Utterance, begin: float, end: float) -> Utterance:
-    """Return a part of a text, between spaces."""
-    text = utterance.transcript()
-    first, last = (int(part * len(text)) for part in (begin, min(end, 1.0)))
-    first = text.find(" ", first) + 1 if first else 0
-    behind = text.find(" ", last)
-    return replace(utterance, text=text[first : behind if behind > 0 else None])
-
-
 class _Cursor:
     """Goes through the utterances of a source, from a place on.
 
-    ``rows`` and ``tokens`` count what it has passed and what it has given.
+    Arguments
+    ---------
+    reader : SourceReader
+        Of the source.
+    place : Place
+        Where to begin.
+
+    Attributes
+    ----------
+    begin : float
+        The part of the utterance taken last that others have read.
+    lengths : list of float
+        Tokens, roughly, of what there was to read of each that was taken.
+    passed : int
+        Rows that were taken.
     """
 
     def __init__(self, reader: SourceReader, place: Place):
         self.reader = reader
         self.epoch = place.epoch
-        self.rows, self.tokens = 0, 0.0
-        # What is left out of the first document, which is a long one.
-        self.begin = 0.0
+        self.begin, self.passed = 0.0, 0
+        self.lengths: list[float] = []
+        self._next = 0.0  # what `begin` is going to be
         self._open(place.block)
         lengths = self._lengths[self._order]
         starts = lengths.cumsum() - lengths
         self._at = int(starts.searchsorted(place.offset))
-        if self._at:
-            length, size = float(lengths[self._at - 1]), reader.chunk_tokens
+        if self._at and reader.form in JOINED:
             inside = place.offset - float(starts[self._at - 1])
-            begin = ceil(inside / size) * size / length
-            if begin < 1:
-                self._at, self.begin = self._at - 1, begin
+            length = float(lengths[self._at - 1])
+            if length > _LONG and inside < length:
+                self._at -= 1
+                self._next = inside / length
 
-    def take(self, count: int) -> list[tuple[UtteranceTable, int]]:
-        """Return the next utterances."""
-        return [self._take() for _ in range(count)]
-
-    def follow(self, tokens: float) -> list[tuple[UtteranceTable, int]]:
-        """Return the next utterance, and those that go on where it ended."""
-        rows = [self._take()]
-        missing = tokens - self._lengths[rows[0][1]]
-        while missing > 0 and self.goes_on:
-            rows.append(self._take())
-            missing -= self._lengths[rows[-1][1]]
-        return rows
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the next utterance begins where the last one ended."""
-        if not 0 < self._at < len(self._order):
-            return False
-        before, row = self._order[self._at - 1 : self._at + 1]
-        return bool(row == before + 1 and self._follows[row])
-
-    def _take(self) -> tuple[UtteranceTable, int]:
+    def take(self) -> None:
+        """Go on to the next utterance, or to the rest of this one."""
         while self._at >= len(self._order):
             self._open(self._block + 1)
-        row = int(self._order[self._at])
-        self._at, self.begin = self._at + 1, 0.0
-        self.tokens += float(self._lengths[row])
-        return self._table, row
+            self.passed += len(self._table)
+        self._row = int(self._order[self._at])
+        self.begin, self._next = self._next, 0.0
+        length = float(self._lengths[self._row])
+        self.lengths.append(length * (1 - self.begin))
+        self._at += 1
+        self.passed += 1
+
+    def put_back(self, tokens: float, most: int) -> None:
+        """Let the last tokens, of so many utterances at most, be taken again."""
+        most = min(most, self._at)
+        while most and tokens > _LEAST:
+            left = min(tokens, self.lengths[-1])
+            tokens -= left
+            most -= 1
+            self._at -= 1
+            whole = float(self._lengths[self._order[self._at]])
+            self._next = 1 - left / whole
+            self.lengths[-1] -= left
+            if not most or tokens <= _LEAST:
+                break
+            self.lengths.pop()
+
+    def utterance(self) -> Utterance:
+        """Return the utterance that was taken last."""
+        return self._table[self._row]
+
+    def name(self) -> str:
+        """Return what it is called."""
+        return self._table.name(self._row)
+
+    def goes_on(self) -> bool:
+        """Tell whether the next utterance begins where this one ended."""
+        if self._row + 1 == len(self._table) and self._onward:
+            self._open(self._block + 1)
+            return bool(len(self._order)) and self._order[0] == 0
+        if self._at >= len(self._order):
+            return False
+        row = self._order[self._at]
+        return bool(row == self._row + 1 and self._follows[row])
 
     def _open(self, block: int) -> None:
         """Look up what is in a block, and in which order it is read."""
         self._block = block % self.reader.blocks
         table = self.reader.block(self._block)
-        self._lengths = self.reader.lengths(table)
-        self._table = self.reader.utterances(table)
+        here = table[:BLOCK]
+        self._lengths = self.reader.lengths(here)
+        self._table = self.reader.utterances(here)
         self._order = np.flatnonzero(self._lengths)
-        self._at = 0
-        self.rows += len(self._table)
+        self._at, self._row = 0, -1
         if self.reader.joins:
-            self._follows = self._table.follows()
+            follows = self.reader.utterances(table).follows()
+            self._follows = follows[:BLOCK]
+            self._onward = len(follows) > BLOCK and bool(follows[BLOCK])
         else:
+            self._follows, self._onward = np.zeros(len(here), bool), False
             seed = derive_seed(self.reader.seed, self.epoch, self._block)
             np.random.default_rng(seed).shuffle(self._order)

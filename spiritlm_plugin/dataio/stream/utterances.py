@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,9 @@ from spiritlm_plugin.dataio.units.units import SpeechUnits
 # What words may lie behind the last unit, seconds: units end up to one frame
 # early, and times of words are not exact.
 _TOLERANCE = 0.1
+_SPACE = re.compile(r"\s+")
+# Characters within which a space is looked for.
+_FAR = 100
 
 
 class DocumentError(ValueError):
@@ -96,6 +100,41 @@ class Utterance:
             raise DocumentError("it has no text")
         return self.text
 
+    def rest(self, begin: float) -> Utterance:
+        """Return what follows a part of it.
+
+        Arguments
+        ---------
+        begin : float
+            The part that is left out, from 0 to 1. What follows begins with a
+            word, if there is one not far away, and with a unit.
+
+        Raises
+        ------
+        DocumentError
+            As of `starts`.
+
+        Example
+        -------
+        >>> Utterance(text="the cat sat").rest(0.5).text
+        'sat'
+        """
+        if not begin:
+            return self
+        units, words, times, text = self.units, self.words, self.times, None
+        if self.text is not None:
+            text = self.text[_parting(self.text, int(begin * len(self.text))) :]
+        start = begin * units.duration if units is not None else 0.0
+        if len(words):
+            first = min(round(begin * len(words)), len(words) - 1)
+            start = self.starts()[first]
+            words = words[first:]
+            times = np.maximum(np.asarray(times)[first:] - start, 0.0)
+            text = None if text is None else " ".join(words)
+        if units is not None:
+            units = units.cut(start)
+        return replace(self, units=units, words=words, times=times, text=text)
+
     def starts(self) -> list[float]:
         """Return where words can be parted: before and between them.
 
@@ -119,6 +158,10 @@ class Utterance:
         >>> Utterance(units, "a cat", words, times).starts()
         [0.0, 0.5]
         """
+        return self._starts
+
+    @cached_property
+    def _starts(self) -> list[float]:
         if not self.words:
             raise DocumentError("it has no words with times")
         spoken = self.spoken().duration
@@ -138,6 +181,19 @@ class Utterance:
     def boundaries(self) -> list[float | None]:
         """Return `starts`, or its errors, and None for the utterance's end."""
         return [*self.starts(), None]
+
+
+def clipped(text: str, end: float) -> str:
+    """Return the beginning of a text, to a part of it, and a space at best."""
+    if end >= 1:
+        return text
+    return text[: _parting(text, int(end * len(text)))]
+
+
+def _parting(text: str, place: int) -> int:
+    """Return where the next word begins, if that is not far away."""
+    found = _SPACE.search(text, place, place + _FAR)
+    return found.end() if found else place
 
 
 def _streams(expressive: bool) -> tuple[str, ...]:

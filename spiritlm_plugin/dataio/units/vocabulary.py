@@ -29,7 +29,11 @@ from spiritlm_plugin.dataio.units.text_tokenizers import (
     TextTokenizer,
     load_text_tokenizer,
 )
-from spiritlm_plugin.dataio.units.units import Kind, SpeechStream
+from spiritlm_plugin.dataio.units.units import (
+    Kind,
+    SpeechStream,
+    SpeechUnits,
+)
 from spiritlm_plugin.utils.arguments import shown
 
 # Names of the markers, with what each is followed by: is it text?
@@ -238,14 +242,38 @@ class Vocabulary:
         ids = self._units_to_ids[stream.kinds.numpy(), values.clip(max=last)]
         if (ids < 0).any():
             wrong = int((ids < 0).argmax())
-            kind, unit = Kind(int(stream.kinds[wrong])), int(values[wrong])
-            count = self.unit_count(kind)
             raise ValueError(
-                f"unit [{_PREFIXES[kind]}{unit}] is out of range: this "
-                f"vocabulary has {count} {kind.name.lower()} units"
-                + ("; use SpeechUnits.base()" if not count else "")
+                self._out_of_range(
+                    Kind(int(stream.kinds[wrong])), int(values[wrong])
+                )
             )
         return ids.tolist()
+
+    def check_units(self, units: SpeechUnits) -> None:
+        """Raise ValueError if the model lacks one of these units.
+
+        Example
+        -------
+        >>> vocabulary = Vocabulary.extend(example_text_tokenizer(), phonetic=4)
+        >>> vocabulary.check_units(SpeechUnits([1, 4]))
+        Traceback (most recent call last):
+        ...
+        ValueError: unit [Hu4] is out of range: this vocabulary has 4 phonetic units
+        """
+        for kind in Kind:
+            stream = getattr(units, kind.name.lower())
+            if stream is not None and len(stream):
+                largest = int(stream.max())
+                if largest >= self.unit_count(kind):
+                    raise ValueError(self._out_of_range(kind, largest))
+
+    def _out_of_range(self, kind: Kind, unit: int) -> str:
+        count = self.unit_count(kind)
+        return (
+            f"unit [{_PREFIXES[kind]}{unit}] is out of range: this "
+            f"vocabulary has {count} {kind.name.lower()} units"
+            + ("; use SpeechUnits.base()" if not count else "")
+        )
 
     def encode(
         self, prompt: Sequence[Segment | tuple], output: str = "any"
