@@ -485,7 +485,7 @@ class BrokenBrain(ToyBrain):
         return loss * float("nan") if is_broken else loss
 
 
-def break_batches(folder, *broken, **run_opts):
+def break_batches(folder, *broken, scale=None, **run_opts):
     hparams = load(folder, number_of_epochs=1, train_loader={"batch_size": 2})
     brain = BrokenBrain(
         modules=hparams["modules"],
@@ -495,6 +495,8 @@ def break_batches(folder, *broken, **run_opts):
         checkpointer=hparams["checkpointer"],
     )
     brain.broken = broken
+    if scale is not None:
+        brain.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     train(brain, hparams, make_data(12), make_data(4))
     return brain, (folder / "train_log.txt").read_text()
 
@@ -524,6 +526,16 @@ def test_steps_of_an_optimizer_that_are_skipped_leave_no_trace(tmp_path):
 def test_a_training_that_only_skips_stops(tmp_path):
     with pytest.raises(FloatingPointError, match="4 steps in a row"):
         break_batches(tmp_path, *range(1, 7))
+
+
+def test_a_scaler_finds_its_scale_and_no_more(tmp_path):
+    """Above 1 it skips steps on its own, as at the beginning of a training."""
+    broken = range(1, 7)
+    brain, _ = break_batches(tmp_path / "high", *broken, scale=2.0**20)
+    weights = brain.modules["model"].parameters()
+    assert all(w.isfinite().all() for w in weights)
+    with pytest.raises(FloatingPointError, match="4 steps in a row"):
+        break_batches(tmp_path / "low", *broken, scale=2.0)
 
 
 def test_gradients_of_all_groups_are_clipped_together(tmp_path):

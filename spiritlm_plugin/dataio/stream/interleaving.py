@@ -164,7 +164,9 @@ def interleave(
             segments.append(Speech(stream))
         elif is_text or (first, end) not in written:
             text = words.text(first, end)
-            if segments and isinstance(segments[-1], Text):
-                text = f"{segments.pop().text} {text}"
-            segments.append(Text(text))
+            before = segments[-1] if segments else None
+            if isinstance(before, Text):
+                segments[-1] = Text(f"{before.text} {text}")
+            else:
+                segments.append(Text(text))
     return segments
