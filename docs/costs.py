@@ -7,6 +7,8 @@ prints the tables of at_size.md for your corpus, machines and rates.
 """
 
 import argparse
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -253,7 +255,10 @@ def main() -> None:
         )
     options = vars(parser.parse_args())
     hours, gpus = options.pop("hours"), options.pop("gpus")
-    print("\n\n".join(tables(hours, gpus, options)))
+    try:
+        print("\n\n".join(tables(hours, gpus, options)), flush=True)
+    except BrokenPipeError:  # what reads the tables, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

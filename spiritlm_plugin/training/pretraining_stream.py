@@ -93,6 +93,35 @@ def make_mixture(
     )
 
 
+def stream_settings(hparams: StreamSettings) -> dict[str, str]:
+    """Return what the stream of a training is made by, as text.
+
+    Example
+    -------
+    >>> hparams = {"mode": "all", "shares": {"all": {"text": 1}}, "seed": 3}
+    >>> hparams |= {"documents": None, "row_tokens": 64}
+    >>> hparams |= {"attend_across": False, "corpus_folders": ["units"]}
+    >>> settings = stream_settings(hparams | {"text_files": None})
+    >>> settings["shares"], settings["seed"], settings["corpus_folders"]
+    ("{'text': 1}", '3', "['units']")
+    """
+    settings = {
+        "seed": hparams["seed"],
+        "shares": shares_of(hparams),
+        "row_tokens": hparams["row_tokens"],
+        "attend_across": hparams["attend_across"],
+        "corpus_folders": hparams["corpus_folders"],
+        "text_files": hparams["text_files"],
+    }
+    documents = getattr(hparams["documents"], "__dict__", {})
+    settings |= {
+        f"documents: {key}": value
+        for key, value in documents.items()
+        if not key.startswith("_")
+    }
+    return {key: str(value) for key, value in settings.items()}
+
+
 def make_loaders(
     hparams: StreamSettings,
     run_opts: Any,
@@ -128,6 +157,7 @@ def make_loaders(
         hparams["workers"],
         rank,
         size,
+        stream_settings(hparams),
     )
     valid = PackedLoader(
         valid_mixture,

@@ -119,7 +119,8 @@ def check_configuration(
     values = _read(path, text)
     known = {*values, *_RUN_OPTIONS}
     faults = [
-        f"--{name} overrides nothing{_nearest(name, known)}"
+        f"--{name} overrides nothing{_nested(name, values)}"
+        f"{'' if _nested(name, values) else _nearest(name, known)}"
         for name in overrides
         if name not in values
     ]
@@ -261,10 +262,16 @@ def parse_overrides(text: str) -> dict[str, Any]:
     try:
         # With its tags, as HyperPyYAML reads it.
         values = ruamel.yaml.YAML().load(text) or {}
+    except ruamel.yaml.constructor.DuplicateKeyError as error:
+        found = re.search(r'duplicate key "([^"]*)"', str(error.problem))
+        name = f"--{found[1]}" if found else "an option"
+        raise ConfigurationError(
+            f"{name} is given twice; once is enough"
+        ) from None
     except ruamel.yaml.error.MarkedYAMLError as error:
         raise ConfigurationError(
             f"cannot read the overrides as YAML: {_where(error)}"
-        ) from error
+        ) from None
     if not isinstance(values, dict):
         raise ConfigurationError(
             f"overrides are of the form --name=value, got {text!r}"
@@ -374,6 +381,17 @@ def _say(name: str, value: Any, hint: Any, error: ValidationError) -> str:
     if isinstance(value, (dict, list)) and places:
         words += "".join(f"; {at}: {why}" for at, why in places.items())
     return words
+
+
+def _nested(name: str, values: Mapping[str, Any]) -> str:
+    """Return how a key inside of another is set, if a name is of such a one."""
+    outer, *inner = str(name).split(".")
+    if not inner or outer not in values:
+        return ""
+    words = "VALUE"
+    for key in reversed(inner):
+        words = f"{{{key}: {words}}}"
+    return f'; keys inside of {outer} are set by --{outer} "{words}"'
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -128,9 +128,9 @@ class _Actors:
         """Tell whether a worker did what it was given, or is lost."""
         try:
             ray.get(promise)
-        except RayTaskError:
+        except RayTaskError as error:
             logger.error("%s: %s failed", self.name, _named(key))
-            raise
+            raise error.cause from None
         except RayError as error:
             why, _, _ = str(error).partition("\n")
             logger.warning(

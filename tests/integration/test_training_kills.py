@@ -63,7 +63,7 @@ def test_a_training_that_is_killed_ten_times(tmp_path, undisturbed, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["single", "fsdp"])
+@pytest.mark.parametrize("kind", ["single", "ddp", "fsdp"])
 def test_a_training_whose_disk_is_full(tmp_path, undisturbed, kind):
     training = replace(undisturbed(kind), folder=tmp_path)
     kill_at(training, FIRST_STEPS)

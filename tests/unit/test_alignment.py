@@ -298,3 +298,12 @@ def test_a_full_disk_is_named(manifest, tmp_path, small_disk):
     with pytest.raises(DiskFullError, match="no room for .*shard-00000.arrow"):
         align_corpus(items, tmp_path / "out", Aligner(), device="cpu")
     assert not contents(tmp_path / "out")
+
+
+def test_a_recording_that_changed_is_named(manifest, tmp_path):
+    source = open_source(manifest)
+    path = manifest.parent / "wavs" / "1.wav"
+    soundfile.write(path, np.ones(3000) / 9, 16000)
+    message = r"1\.wav has 0\.19 s, and 0\.49 when it was prepared; prepare"
+    with pytest.raises(CorpusError, match=message):
+        align_corpus(source, tmp_path / "out", Aligner(), device="cpu", **SIZES)

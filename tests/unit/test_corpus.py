@@ -8,6 +8,11 @@ import soundfile
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from spiritlm_plugin.dataio.corpus.manifests import (
+    find_manifest,
+    write_manifest,
+)
+from spiritlm_plugin.dataio.corpus.preparation import prepare
 from spiritlm_plugin.dataio.corpus.stores import CorpusError, load_corpus
 from spiritlm_plugin.dataio.corpus.unit_store import (
     fingerprints,
@@ -181,3 +186,25 @@ def test_fingerprints_depend_on_weights():
     one, other, same = (fingerprints(make(value)) for value in (1, 2, 1))
     assert one == same and one["phonetic"] != other["phonetic"]
     assert list(one) == ["phonetic", "style"]
+
+
+def test_a_recording_that_changed_is_named(items, tmp_path):
+    path = items["utterance4"]["wav"]
+    soundfile.write(path, np.ones(3000) / 9, 16000)
+    message = r"4\.wav has 0\.19 s, and 0\.50 when it was prepared; prepare"
+    with pytest.raises(CorpusError, match=message):
+        tokenize_corpus(items, tmp_path / "c", Tokenizer(), PARTS, **SIZES)
+
+
+def test_units_are_not_prepared_away(items, tmp_path):
+    tokenize_corpus(items, tmp_path / "train", Tokenizer(), PARTS, **SIZES)
+    before = shards(tmp_path / "train")
+    for merged in (None, {"train": ["valid"]}):  # as a split, as a union
+        names = ["valid"] if merged else ["train"]
+        splits = {name: items.items() for name in names}
+        with pytest.raises(CorpusError, match="train holds a corpus that was"):
+            prepare(splits, tmp_path, merged)
+    assert shards(tmp_path / "train") == before
+    # A manifest beside it is what it was made of.
+    write_manifest(items, tmp_path / "train.json")
+    assert find_manifest(tmp_path, "train").name == "train.json"

@@ -40,7 +40,7 @@ def _recordings(monkeypatch):
     """Make recordings of their names."""
 
     def read(wav):
-        return torch.arange(25) + int(wav.split(".")[0])
+        return torch.arange(16_000) + int(wav.split(".")[0])
 
     name = "spiritlm_plugin.dataio.corpus.unit_store.read_audio"
     monkeypatch.setattr(name, read)

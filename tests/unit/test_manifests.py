@@ -420,3 +420,14 @@ def test_no_content_breaks_it(tmp_path, entries):
     good = {"wav": str(wav), "duration": 0.5, "text": "a"}
     items = load(tmp_path, entries | {"the good": good}, needs=["text"])
     assert items["the good"] == good
+
+
+def test_groups_of_another_meaning_leave_nothing_out(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.ones(8000) / 9, 16000)
+    wav = {"wav": "{data_root}/a.wav", "duration": 0.5}
+    others = [{"group": 5}, {"position": -1}, {"group": [1], "position": "x"}]
+    items = {f"u{i}": wav | other for i, other in enumerate(others)}
+    write_manifest(items, tmp_path / "train.json")
+    loaded = load_manifest(tmp_path / "train.json")
+    assert [item.get("group") for item in loaded.values()] == ["5", None, None]
+    assert not any("position" in item for item in loaded.values())

@@ -414,3 +414,44 @@ def test_no_script_reaches_into_another_folder():
         assert "sys.path" not in text and ".parents[" not in text, path
         imports = "from tinyspeech" in text or "import tinyspeech" in text
         assert not imports or path.parent == RECIPES / "TinySpeech"
+
+
+def test_nothing_is_undone_for_a_corpus_that_is_empty(tmp_path, wav):
+    prepare({"train": [("a", {"wav": wav})]}, tmp_path)
+    changed = {"train": [("b", {"wav": wav})], "valid": []}
+    with pytest.raises(ValueError, match="the split valid names no recording"):
+        prepare(changed, tmp_path)
+    assert list(read_manifest(tmp_path / "train")) == ["a"]
+
+
+def test_what_a_union_is_made_of_is_said(tmp_path, caplog):
+    splits = {
+        name: [(name, {"wav": sound(tmp_path / f"{name}.wav", length)})]
+        for name, length in (("p1", 8000), ("p2", 9000))
+    }
+    prepare(splits, tmp_path, {"train": ["p1", "p2"]})
+    with caplog.at_level(logging.WARNING):
+        prepare({"p1": splits["p1"]}, tmp_path, {"train": ["p1"]})
+    assert "train was p1, p2 before; it has no more than p1 now" in caplog.text
+    with pytest.raises(
+        ValueError, match="train is to be of p9, and the splits"
+    ):
+        prepare(splits, tmp_path, {"train": ["p1", "p9"]})
+    with pytest.raises(ValueError, match="a split is the name of a folder"):
+        prepare({"a/b": splits["p1"]}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, more",
+    [
+        (5, {}),
+        ("b", {"duration": "1.0"}),
+        ("b", {"duration": 10**400}),
+        ("b", {"text": "day", "words": [["day", "0.1", "0.2"]]}),
+        ("b", {"text": "day", "words": [["day", None, None]]}),
+    ],
+)
+def test_values_of_another_kind_are_left_out(tmp_path, wav, name, more):
+    records = [("a", {"wav": wav}), (name, {"wav": wav, **more})]
+    prepare({"train": records}, tmp_path)
+    assert list(read_manifest(tmp_path / "train")) == ["a"]

@@ -164,6 +164,30 @@ def test_shares_of_a_folder(tmp_path, capsys):
         assert before <= set(read_manifest(out / part))
 
 
+def test_groups_stay_together(tmp_path, capsys):
+    root, out = tmp_path / "corpus", tmp_path / "out"
+    names = [f"{i:02d}" for i in range(40)]
+    sound(*(root / f"{name}.wav" for name in names))
+    lines = ["file_name,group,position"]
+    lines += [f"{n}.wav,book{i // 5},{i % 5}" for i, n in enumerate(names)]
+    (root / "metadata.csv").write_text("\n".join(lines))
+    command.main(["folder", str(root), str(out), "--valid_share", "0.4"])
+    groups = [
+        {item["group"] for item in read_manifest(out / part).values()}
+        for part in ("train", "valid")
+    ]
+    assert len(groups[0] | groups[1]) == 8 and not groups[0] & groups[1]
+    with pytest.raises(SystemExit):
+        command.main(
+            ["folder", str(root), str(tmp_path / "x"), "--valid_share", "1e-9"]
+        )
+    assert (
+        "the shares leave valid empty, of 40 recordings"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "x" / "train" / "corpus.json").exists()
+
+
 @pytest.mark.slow
 def test_processes_share_the_recordings(tmp_path):
     root, out = tmp_path / "corpus", tmp_path / "out"

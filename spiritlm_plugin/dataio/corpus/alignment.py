@@ -27,6 +27,7 @@ from spiritlm_plugin.dataio.corpus.mapping import (
 )
 from spiritlm_plugin.dataio.corpus.shards import make_row
 from spiritlm_plugin.dataio.corpus.stores import ROOT, Store
+from spiritlm_plugin.dataio.corpus.unit_store import check_durations
 from spiritlm_plugin.utils.engines import Engine
 from spiritlm_plugin.utils.placing import Placed
 
@@ -231,8 +232,10 @@ def _align_batch(
     texts = {n: item["text"] for n, item in batch.items() if n not in rows}
     if not texts:
         return rows
+    waveforms = [wav for wav in wavs if isinstance(wav, Tensor)]
+    check_durations({name: batch[name] for name in texts}, waveforms)
     spoken = [spoken_words(text) for text in texts.values()]
-    found = align([wav for wav in wavs if isinstance(wav, Tensor)], spoken)
+    found = align(waveforms, spoken)
     for (name, text), said, spans in zip(texts.items(), spoken, found):
         if isinstance(spans, Exception):
             rows[name] = {_NO_WORDS: str(spans)}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from speechbrain.utils.distributed import ddp_init_group
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from spiritlm_plugin.dataio.corpus.corpora import CORPORA
 from spiritlm_plugin.dataio.corpus.merging import FILE_BYTES, merge_shards
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     if options.corpus == "merge":
         for folder in options.folders:
-            merge_shards(folder, options.file_bytes)
+            run_on_main(merge_shards, args=[folder, options.file_bytes])
         return
     found = CORPORA[options.corpus].open(options)
     splits = options.splits or list(found)

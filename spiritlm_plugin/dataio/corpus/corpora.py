@@ -159,12 +159,13 @@ def _shares(parser: ArgumentParser) -> None:
             f"--{part}_share",
             type=float,
             default=0.0,
-            help=f"of the recordings, for {part}; default: 0",
+            help=f"of the recordings, for {part}, those of a group together; "
+            "default: 0",
         )
 
 
 def _divide(read: Callable[[], Iterator[Record]], options: Namespace) -> Splits:
-    """Divide a corpus without splits, by what ids are hashed to."""
+    """Divide a corpus without splits, by what groups or ids are hashed to."""
     valid, test = options.valid_share, options.test_share
     _check_shares(valid, test)
     # All are in memory only where they are divided.
@@ -227,10 +228,25 @@ def _part(
     part: str,
     _: Path | None,
 ) -> Iterator[Record]:
-    for name, item in every():
-        place = zlib.crc32(name.encode()) / 2**32
-        if part == next(p for p, end in ends.items() if place < end):
-            yield name, item
+    count = found = 0
+    for record in every():
+        count += 1
+        if part == _part_of(record, ends):
+            found += 1
+            yield record
+    if not found:
+        raise ValueError(
+            f"the shares leave {part} empty, of {count} recordings; name "
+            "larger ones, or none"
+        )
+
+
+def _part_of(record: Record, ends: Mapping[str, float]) -> str:
+    """Return where a record belongs; those of a group stay together."""
+    name, item = record
+    group = item.get("group")
+    place = zlib.crc32((name if group is None else group).encode()) / 2**32
+    return next(part for part, end in ends.items() if place < end)
 
 
 def _open_emov_db(options: Namespace) -> Splits:

@@ -113,6 +113,26 @@ def entry_problem(item: Any, needs: Iterable[str] = ()) -> str | None:
     return None
 
 
+def fit_group(item: dict[str, Any]) -> None:
+    """Let go of a group and position that are of another meaning.
+
+    Files of earlier versions may have these keys for anything.
+
+    Example
+    -------
+    >>> item = {"group": 5, "position": "first"}
+    >>> fit_group(item)
+    >>> item
+    {'group': '5'}
+    """
+    if isinstance(item.get("group"), int):
+        item["group"] = str(item["group"])
+    if not isinstance(item.get("group"), str | None):
+        del item["group"]
+    if "position" in item and not _is_position(item["position"]):
+        del item["position"]
+
+
 def _is_duration(value: Any) -> TypeGuard[float]:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False

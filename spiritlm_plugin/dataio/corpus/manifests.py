@@ -20,6 +20,7 @@ from spiritlm_plugin.dataio.corpus.entries import (
     Report,
     check_recording,
     entry_problem,
+    fit_group,
     is_text,
     object_of_pairs,
     recording_problem,
@@ -28,8 +29,13 @@ from spiritlm_plugin.dataio.corpus.entries import (
     transcript_problem,
 )
 from spiritlm_plugin.dataio.corpus.mapping import Listed
-from spiritlm_plugin.dataio.corpus.shards import read_row
-from spiritlm_plugin.dataio.corpus.stores import ROOT, Store, is_store
+from spiritlm_plugin.dataio.corpus.shards import ROWS, read_row
+from spiritlm_plugin.dataio.corpus.stores import (
+    ROOT,
+    Store,
+    has_units,
+    is_store,
+)
 from spiritlm_plugin.utils.files import read_json, write_file
 
 logger = logging.getLogger(__name__)
@@ -105,7 +111,9 @@ def load_manifest(
 def _load_store(path: Path, needs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the entries of a store, which preparation has checked."""
     store = Store(path)
-    items = store.items(0, len(store))
+    items: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(store), ROWS):
+        items |= store.items(start, min(start + ROWS, len(store)))
     problems = {
         name: problem
         for name, item in items.items()
@@ -123,6 +131,8 @@ def _leave_out(
             f"{path} has no utterance that can be used{example}; prepare the "
             "corpus again"
         )
+    if not problems:
+        return items
     report = Report()
     for name, problem in problems.items():
         report.leave_out(name, problem)
@@ -158,8 +168,11 @@ def find_manifest(folder: str | Path, split: str) -> Path:
     """
     path = Path(folder) / split
     plain = path.with_name(path.name.removesuffix(".json"))
-    for found in (path, plain, path.with_name(f"{path.name}.json")):
-        if found.is_file() or is_store(found):
+    file = plain.with_name(f"{plain.name}.json")
+    for found in (path, plain, file):
+        # Units that were made of a file may lie beside it.
+        is_other = found.is_dir() and file.is_file() and has_units(found)
+        if found.is_file() or (is_store(found) and not is_other):
             return found
     raise FileNotFoundError(
         f"no such manifest: {path}; prepare the corpus first, and name the "
@@ -288,6 +301,7 @@ def _place_recordings(items: Mapping[str, Any], path: Path) -> Iterator[str]:
     for item in items.values():
         if isinstance(item, dict) and isinstance(item.get("wav"), str):
             item["wav"] = item["wav"].replace(ROOT, root)
+            fit_group(item)
             yield item["wav"]
 
 

@@ -191,7 +191,14 @@ def _make_worker(
     made: list[Work] = []
 
     def make(index: int) -> None:
-        path, items = shard_path(folder, index), source.items(*pieces[index])
+        path, (first, behind) = shard_path(folder, index), pieces[index]
+        items = source.items(first, behind)
+        if len(items) != behind - first:
+            raise CorpusError(
+                f"of the utterances {first} to {behind} of what {folder} is "
+                "made of, some have the same id; prepare all its splits "
+                "together, which leaves one of each"
+            )
         if _is_whole(path, list(items), corpus):
             return
         if not made:
@@ -235,13 +242,14 @@ def _claim(folder: Path, description: Mapping[str, Any]) -> bool:
     _compare(folder, found, description)
     if "files" not in found:
         return False
-    try:
-        for path in shard_paths(folder, found):
+    for path in shard_paths(folder, found):
+        try:
             check_shard(path, identity(found), reread=True)
-    except (OSError, ChecksumError) as error:
-        logger.warning("%s is made anew: %s", folder, error)
-        _write_description(folder, description)
-        return False
+        except ChecksumError as error:
+            raise CorpusError(
+                f"cannot read {path}: {error}; put a copy of it back, or delete "
+                f"{folder} to make all of it anew"
+            ) from error
     return True
 
 

@@ -49,6 +49,7 @@ from spiritlm_plugin.dataio.corpus.stores import (
     ROOT,
     CorpusError,
     clean_store,
+    is_store,
     read_description,
     shard_path,
     shard_paths,
@@ -65,17 +66,22 @@ logger = logging.getLogger(__name__)
 Record = tuple[str, dict[str, Any]]
 
 _THREADS = 16
+_MOST_SECONDS = 1e9
+_TIMES = (int, float)
 
 
 @dataclass
 class _Split:
     """What was read of a split.
 
-    Of each shard of records what tells it from others; the shards to check,
-    with their numbers of records; and what is left out already.
+    Of each shard of records what tells it from others; how many records there
+    are, and whether their store is there already; the shards to check, with
+    their numbers of records; and what is left out already.
     """
 
     sources: list[str] = field(default_factory=list)
+    records: int = 0
+    is_complete: bool = False
     tasks: list[tuple[tuple[str, int], float]] = field(default_factory=list)
     report: Report = field(default_factory=Report)
 
@@ -127,6 +133,7 @@ def prepare(
     """
     folder = Path(save_folder)
     unions = {name: [*parts] for name, parts in (merged or {}).items() if parts}
+    _check_places(folder, splits, unions)
     read = run_on_main(_read_splits, args=[splits, folder, unions.values()])
     threads = 1 if engine == "ray" else None
     sources = {split: found.sources for split, found in read.items()}
@@ -148,7 +155,7 @@ def _read_splits(
 ) -> dict[str, _Split]:
     """Write the records of all splits, in shards."""
     ids = [(parts, Names()) for parts in unions]
-    return {
+    found = {
         split: _read_split(
             records,
             folder / split,
@@ -156,6 +163,47 @@ def _read_splits(
         )
         for split, records in splits.items()
     }
+    for split, some in found.items():
+        if not some.records:
+            some.report.log(split, some.report.left_out)
+            raise _nothing_left(split, some.report.left_out)
+    for split, some in found.items():
+        if not some.is_complete:
+            # No longer, while shards are made anew.
+            (folder / split / DESCRIPTION).unlink(missing_ok=True)
+    return found
+
+
+def _check_places(
+    folder: Path, splits: Iterable[str], unions: Mapping[str, list[str]]
+) -> None:
+    """Refuse names that are none, and folders of what others have made."""
+    splits = [*splits]
+    for name, parts in unions.items():
+        unknown = [part for part in parts if part not in splits]
+        if unknown:
+            raise ValueError(
+                f"{name} is to be of {', '.join(unknown)}, and the splits are "
+                f"{', '.join(splits)}"
+            )
+    for name in [*splits, *unions]:
+        if Path(name).name != name:
+            raise ValueError(
+                f"a split is the name of a folder, got {name!r}; rename it"
+            )
+        if is_store(folder / name) and not _is_prepared(folder / name):
+            raise CorpusError(
+                f"{folder / name} holds a corpus that was aligned or "
+                "tokenized, which would be lost; name another folder"
+            )
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Tell whether a store was prepared, not aligned or tokenized."""
+    try:
+        return not {"sources", "union"}.isdisjoint(read_description(folder))
+    except CorpusError:  # its shards tell
+        return "corpus" not in _kept(folder, 0)
 
 
 def _read_split(
@@ -174,9 +222,9 @@ def _read_split(
             write_shard(make_table(rows), path)
             split.sources.append(digest_values(found))
             sizes.append(float(len(rows)))
-    if not _is_complete(folder, split.sources):
-        # No longer, while shards are made anew.
-        (folder / DESCRIPTION).unlink(missing_ok=True)
+    split.records = int(sum(sizes))
+    split.is_complete = _is_complete(folder, split.sources)
+    if not split.is_complete:
         split.tasks += [
             ((folder.name, index), size)
             for index, size in enumerate(sizes)
@@ -217,7 +265,14 @@ def _checked(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     if item.get("text") is not None:
         item["text"] = _check_text(item["text"])
     if item.get("words") is not None:
-        item["words"] = [[_composed(w), *times] for w, *times in item["words"]]
+        item["words"] = [
+            [_composed(w), *map(_check_seconds, times)]
+            for w, *times in item["words"]
+        ]
+    if item.get("duration") is not None:
+        _check_seconds(item["duration"])
+    if not isinstance(name, str):
+        raise ValueError(f"its id is {name!r}, not a text")
     # Of words and durations, recordings decide.
     problem = entry_problem({**item, "duration": 1.0, "words": None})
     content = json.dumps([name, item], ensure_ascii=False)
@@ -234,6 +289,12 @@ def _check_text(text: Any) -> str:
     if not text.strip():
         raise ValueError("its transcript is empty")
     return _composed(text)
+
+
+def _check_seconds(value: Any) -> Any:
+    if not isinstance(value, _TIMES) or abs(value) > _MOST_SECONDS:
+        raise ValueError(f"{value!r} is no time in seconds")
+    return value
 
 
 def _composed(text: str) -> str:
@@ -314,6 +375,15 @@ def _finish(
             key: sum(found[part][key] for part in parts)
             for key in ("utterances", "seconds")
         }
+        before = []
+        if is_store(folder / name):
+            before = read_description(folder / name).get("union", [])
+        if set(before) - set(parts):
+            logger.warning(
+                "%s was %s before; it has no more than %s now",
+                *(name, ", ".join(before), ", ".join(parts)),
+            )
+        logger.info("%s: %s", name, ", ".join(parts))
         (folder / name).mkdir(exist_ok=True)
         clean_store(folder / name, description)
         _describe(folder / name, description)
@@ -326,11 +396,7 @@ def _finish_split(folder: Path, name: str, split: _Split) -> dict[str, Any]:
     count, left_out = found["utterances"], split.report.left_out
     split.report.log(name, count + left_out)
     if not count:
-        raise ValueError(
-            f"the split {name} names no recording that can be used "
-            f"({left_out} are left out); name the folder of the corpus as it "
-            "is unpacked"
-        )
+        raise _nothing_left(name, left_out)
     if is_new:
         _describe(folder, found)
     clean_store(folder, found)
@@ -340,6 +406,13 @@ def _finish_split(folder: Path, name: str, split: _Split) -> dict[str, Any]:
         "" if is_new else ", as before",
     )
     return found
+
+
+def _nothing_left(split: str, left_out: int) -> ValueError:
+    return ValueError(
+        f"the split {split} names no recording that can be used ({left_out} "
+        "are left out); name the folder of the corpus as it is unpacked"
+    )
 
 
 def _summarize(folder: Path, split: _Split) -> dict[str, Any]:

@@ -236,6 +236,17 @@ def is_store(folder: str | Path) -> bool:
     return (Path(folder) / DESCRIPTION).is_file()
 
 
+def has_units(folder: str | Path) -> bool:
+    """Tell whether a folder is a store that was tokenized.
+
+    Example
+    -------
+    >>> has_units(tmp)
+    False
+    """
+    return is_store(folder) and "parts" in read_description(Path(folder))
+
+
 def identity(description: Mapping[str, Any]) -> str:
     """Return what tells a store from all others.
 
@@ -266,6 +277,8 @@ def read_description(folder: Path) -> dict[str, Any]:
             "tokenize the corpus first"
         )
     remedy = "delete it and run again what made it, which goes on from shards"
+    if any(folder.glob("merged-*.arrow")):
+        remedy = f"put a copy of it back, or delete {folder} and make it anew"
     found = read_json(path, remedy, CorpusError)
     kinds = {"utterances": int, "shards": int, "parts": dict}
     kinds |= {"files": list, "union": list}

@@ -24,8 +24,12 @@ from spiritlm_plugin.dataio.corpus.mapping import (
     map_shards,
 )
 from spiritlm_plugin.dataio.corpus.shards import STREAMS, make_row
-from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.dataio.corpus.stores import CorpusError
+from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechUnits
 from spiritlm_plugin.utils.engines import Engine
+
+# What durations in manifests may be off by, seconds.
+_TOLERANCE = 0.05
 
 Tokenizer = Callable[[Sequence[Tensor]], Sequence[SpeechUnits]]
 
@@ -107,7 +111,7 @@ def tokenize_corpus(
     -------
     >>> def tokenizer(wavs):
     ...     return [SpeechUnits(range(len(w) // 640)) for w in wavs]
-    >>> items = {"a": {"wav": recording, "duration": 1.0, "text": "all day"}}
+    >>> items = {"a": {"wav": recording, "duration": 2.4, "text": "all day"}}
     >>> tokenize_corpus(items, tmp / "corpus", tokenizer, {"phonetic": "1"})
     >>> from spiritlm_plugin.dataio.corpus.stores import load_corpus
     >>> corpus = load_corpus(tmp / "corpus")
@@ -135,10 +139,41 @@ def _make_work(
         wavs = [[i["wav"] for i in batch.values()] for batch in batches]
         read = read_ahead(wavs, read_audio, workers)
         for batch, waveforms in zip(batches, read):
+            check_durations(batch, waveforms)
             for (name, item), units in zip(batch.items(), tokenizer(waveforms)):
                 yield make_row(name, item, units)
 
     return work
+
+
+def check_durations(items: Items, wavs: Sequence[Tensor]) -> None:
+    """Refuse recordings that are not those that were prepared.
+
+    Arguments
+    ---------
+    items : dict
+        Entries of a manifest.
+    wavs : sequence of Tensor
+        Of each its recording, (samples,), at 16 kHz.
+
+    Raises
+    ------
+    CorpusError
+        If a recording has another length than its entry says.
+
+    Example
+    -------
+    >>> import torch
+    >>> items = {"a": {"wav": "a.wav", "duration": 1.0}}
+    >>> check_durations(items, [torch.zeros(16000)])
+    """
+    for item, wav in zip(items.values(), wavs):
+        seconds = len(wav) / SAMPLE_RATE
+        if abs(seconds - item["duration"]) > _TOLERANCE:
+            raise CorpusError(
+                f"{item['wav']} has {seconds:.2f} s, and {item['duration']:.2f} "
+                "when it was prepared; prepare the corpus again"
+            )
 
 
 def _divide(items: Items, seconds: float) -> list[dict[str, Any]]:

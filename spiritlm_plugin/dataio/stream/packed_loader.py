@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -20,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.utils.arguments import whole_number
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -80,6 +83,9 @@ class PackedLoader(LoopedLoader):
         Processes that make chunks.
     rank, world_size : int
         This process, and how many there are.
+    settings : dict, optional
+        What the stream is made by. A saved loader that goes on with others
+        warns of each.
 
     Raises
     ------
@@ -112,6 +118,7 @@ class PackedLoader(LoopedLoader):
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        settings: Mapping[str, str] | None = None,
     ):
         whole_number("step_rows", step_rows)
         whole_number("steps", steps)
@@ -131,6 +138,7 @@ class PackedLoader(LoopedLoader):
         self.workers = workers
         self.rank = rank
         self.world_size = world_size
+        self.settings = dict(settings or {})
         self.end = 0
 
     def __iter__(self) -> PackedLoader:
@@ -168,6 +176,7 @@ class PackedLoader(LoopedLoader):
         """Save where in the stream and in the epoch the loader is."""
         state = {"step": self.step, "total_steps": self.total_steps}
         state |= {"end": self.end, "step_rows": self.step_rows}
+        state |= {"settings": self.settings}
         text = json.dumps(state)
         Path(path).write_text(text, encoding="utf-8")
 
@@ -182,6 +191,15 @@ class PackedLoader(LoopedLoader):
                 "anew, in another output_folder"
             )
         self.end = state["end"]
+        for key, old in state.get("settings", {}).items():
+            new = self.settings.get(key, old)
+            if new != old:
+                logger.warning(
+                    "the training goes on with another %s: %s, and was %s",
+                    key,
+                    new,
+                    old,
+                )
         if state.get("step_rows", self.step_rows) != self.step_rows:
             # Other rows stand side by side: go on with chunks nobody began.
             turn = self.step_rows * self.mixture.chunk_rows
