@@ -264,7 +264,9 @@ def test_bad_rows_are_named_and_left_out(vocabulary, rows, caplog):
 
 def test_a_source_of_nothing_but_bad_rows_is_refused(vocabulary, rows):
     backwards = [row | {"words": row["words"][::-1]} for row in rows]
-    for bad in ([row | {"words": []} for row in rows], backwards):
+    wordless = [row | {"words": []} for row in rows]
+    nameless = [{"txt": "a cat"}]
+    for bad in (wordless, backwards, nameless):
         with pytest.raises(ValueError, match="no document can be made of the"):
             make_mixture(vocabulary, bad)
 

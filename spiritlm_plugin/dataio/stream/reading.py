@@ -150,6 +150,8 @@ class SourceReader:
         self.joins = documents.joins(source.form)
         assert isinstance(source.rows, datasets.Dataset)
         self._columns = _needed_columns(source.rows, source.form)
+        if not self._columns:
+            raise ValueError(self._complaint())
         self._rows = source.rows.select_columns(
             [
                 name
