@@ -285,8 +285,9 @@ class ShardedState:
     def __init__(self, lm: LanguageModel, optimizer: torch.optim.Optimizer):
         self.lm = lm
         self.optimizer = optimizer
-        # What is written while training goes on has a group of its own.
-        self._group = dist.new_group(backend="gloo") if _joined() else None
+        # What is written while training goes on has a group of its own; of its
+        # type versions of torch do not agree.
+        self._group: Any = dist.new_group(backend="gloo") if _joined() else None
 
     def stage(self, path: Path) -> Callable[[], None]:
         """Copy this process's part to the CPU; return what writes it."""
