@@ -84,6 +84,12 @@ ROWS = {
 }
 
 
+def test_rows_of_no_group_follow_none():
+    table = pyarrow.table({"group": pyarrow.nulls(3), "position": [0, 1, 2]})
+    assert not UtteranceTable(table).follows().any()
+    assert not UtteranceTable(table[:0]).follows().any()
+
+
 def test_what_lacks_something_makes_no_document():
     table = pyarrow.table(ROWS)
     usable = {}

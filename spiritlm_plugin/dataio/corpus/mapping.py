@@ -143,7 +143,7 @@ def map_shards(
     'ALL DAY'
     """
     folder = Path(folder)
-    pieces = _divide(source.durations, shard_seconds)
+    pieces = divide(source.durations.tolist(), shard_seconds)
     whole = {
         **description,
         "manifest": source.digest,
@@ -170,15 +170,21 @@ def map_shards(
     )
 
 
-def _divide(durations: np.ndarray, seconds: float) -> list[tuple[int, int]]:
-    """Return rows from and to, in groups of so many seconds."""
-    starts, total = [], seconds
-    for row, duration in enumerate(durations.tolist()):
+def divide(durations: Iterable[float], seconds: float) -> list[tuple[int, int]]:
+    """Return rows from and to, in groups of so many seconds.
+
+    Example
+    -------
+    >>> divide([2.0, 2.0, 1.0], 3.0)
+    [(0, 2), (2, 3)]
+    """
+    starts, total, row = [], seconds, -1
+    for row, duration in enumerate(durations):
         if total >= seconds:
             starts.append(row)
             total = 0.0
         total += duration
-    return [*zip(starts, [*starts[1:], len(durations)])]
+    return [*zip(starts, [*starts[1:], row + 1])]
 
 
 def _make_worker(

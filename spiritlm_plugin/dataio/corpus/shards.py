@@ -158,6 +158,36 @@ def with_lengths(table: pyarrow.Table) -> pyarrow.Table:
     return pyarrow.table(arrays, schema=schema)
 
 
+def follows(table: pyarrow.Table) -> np.ndarray:
+    """Tell which rows are the next ones in the group of the row before.
+
+    Arguments
+    ---------
+    table : pyarrow.Table
+        Of a store, or of anything else, in which no row is.
+
+    Returns
+    -------
+    np.ndarray
+        bool, shape (rows,).
+
+    Example
+    -------
+    >>> follows(pyarrow.table({"group": ["a", "a"], "position": [3, 4]}))
+    array([False,  True])
+    """
+    found = np.zeros(len(table), bool)
+    if len(table) and {"group", "position"} <= {*table.column_names}:
+        group = table["group"].cast(pyarrow.string())
+        position = table["position"].cast(pyarrow.int64())
+        steps = compute.subtract(position[1:], position[:-1])
+        is_next = compute.and_(
+            compute.equal(group[1:], group[:-1]), compute.equal(steps, 1)
+        )
+        found[1:] = compute.fill_null(is_next, False).to_numpy()
+    return found
+
+
 def _count(table: pyarrow.Table, units: Iterable[str]) -> dict[str, np.ndarray]:
     """Return lengths by column; of those that are there, nothing is read."""
     counters = {

@@ -17,11 +17,15 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow
-from pyarrow import compute
 
 from spiritlm_plugin.dataio.checkpoints import digest_values
 from spiritlm_plugin.dataio.corpus.checksums import ChecksumError, check_file
-from spiritlm_plugin.dataio.corpus.shards import COLUMNS, read_row, with_lengths
+from spiritlm_plugin.dataio.corpus.shards import (
+    COLUMNS,
+    follows,
+    read_row,
+    with_lengths,
+)
 from spiritlm_plugin.utils.files import read_json
 from spiritlm_plugin.utils.processes import rank_and_world_size
 
@@ -164,13 +168,7 @@ class Store:
         np.ndarray
             bool, shape (utterances,).
         """
-        group, position = map(self._column, ("group", "position"))
-        steps = compute.subtract(position[1:], position[:-1])
-        is_next = compute.and_(
-            compute.equal(group[1:], group[:-1]), compute.equal(steps, 1)
-        )
-        known = compute.fill_null(is_next, False).to_numpy()
-        return np.concatenate([[False], known])[: len(self)]
+        return follows(self.rows.data.table)
 
     def items(self, start: int, stop: int) -> dict[str, dict[str, Any]]:
         """Return utterances as `load_manifest` gives them, with their places.

@@ -21,6 +21,7 @@ from spiritlm_plugin.dataio.corpus.mapping import (
     Listed,
     Source,
     Work,
+    divide,
     map_shards,
 )
 from spiritlm_plugin.dataio.corpus.shards import STREAMS, make_row
@@ -178,12 +179,6 @@ def check_durations(items: Items, wavs: Sequence[Tensor]) -> None:
 
 def _divide(items: Items, seconds: float) -> list[dict[str, Any]]:
     """Divide utterances, in their order, into batches of so many seconds."""
-    batches: list[dict[str, Any]] = []
-    total = seconds
-    for name, item in items.items():
-        if total >= seconds:
-            batches.append({})
-            total = 0.0
-        batches[-1][name] = item
-        total += item["duration"]
-    return batches
+    rows = [*items.items()]
+    pieces = divide([item["duration"] for item in items.values()], seconds)
+    return [dict(rows[first:end]) for first, end in pieces]

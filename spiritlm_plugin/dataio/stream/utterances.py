@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
+from spiritlm_plugin.dataio.corpus.shards import follows
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 
 # What words may lie behind the last unit, seconds: units end up to one frame
@@ -265,21 +266,7 @@ class UtteranceTable:
             Of bool, shape (rows,): those of the same group, and of the next
             position in it.
         """
-        found = np.zeros(len(self), bool)
-        if {"group", "position"} <= {*self.table.column_names}:
-            group = _array(self.table, "group").dictionary_encode().indices
-            place = _array(self.table, "position")
-            known = group.is_valid().to_numpy(False)
-            known &= place.is_valid().to_numpy(False)
-            groups = group.fill_null(-1).to_numpy(False)
-            places = place.fill_null(-1).to_numpy(False)
-            found[1:] = (
-                (groups[1:] == groups[:-1])
-                & (places[1:] == places[:-1] + 1)
-                & known[1:]
-                & known[:-1]
-            )
-        return found
+        return follows(self.table)
 
     def _value(self, name: str, row: int) -> str | None:
         if name not in self.table.column_names:
