@@ -6,7 +6,6 @@ Run as ``spiritlm-convert checkpoints expressive my_folder``.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from spiritlm_plugin.integrations.parts import Parts, write_folder
@@ -60,11 +59,6 @@ def convert_release(
 def _write(release: Parts, folder: Path) -> None:
     lm = write_folder(release, folder)["language_model"]
     lm.save(folder / "language_model")
-    source = release.language_model
-    assert source is not None  # every release has one
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (source / name).exists():
-            shutil.copy(source / name, folder / "language_model")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -158,8 +158,10 @@ _HARMLESS = {
 }
 _UNNEEDED = {
     "README.md",
+    "chat_template.jinja",
     "generation_config.json",
     "special_tokens_map.json",
+    "tokenizer.json",
     "tokenizer_config.json",
 }
 

@@ -1,5 +1,8 @@
 """Tests of ``spiritlm_plugin.dataio.units.text_tokenizers``."""
 
+import json
+import shutil
+
 import pytest
 import sentencepiece
 import tokenizers
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from spiritlm_plugin.dataio.units.text_tokenizers import (
     HubText,
     SentencePieceText,
+    load_text_tokenizer,
     train_text_tokenizer,
 )
 
@@ -36,8 +40,15 @@ def pieces(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["special", "plain"])
-def hub(request, hub_folder):
-    return HubText(hub_folder(**{request.param: SYMBOLS}))
+def own(request, hub_folder):
+    """A tokenizer of transformers with speech tokens behind the others."""
+    folder = hub_folder(**{request.param: SYMBOLS})
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def hub(own):
+    return HubText(own.name_or_path)
 
 
 @given(texts)
@@ -70,7 +81,7 @@ def test_sentencepiece_knows_its_symbols(model, pieces, tmp_path):
     assert pieces.token_id("</s>") is None
     assert len(pieces) == len(original)
     assert pieces.eos_id == original.eos_id()
-    pieces.save(tmp_path)
+    pieces.save(tmp_path, {})
     assert (tmp_path / "tokenizer.model").read_bytes() == model
 
 
@@ -78,6 +89,63 @@ def test_sentencepiece_without_dummy_prefix(sentencepiece_model, tmp_path):
     path = tmp_path / "tokenizer.model"
     path.write_bytes(sentencepiece_model(add_dummy_prefix=False))
     assert SentencePieceText(path).prompt_start == [1]
+
+
+# As Gemma's, whose texts have them.
+PIECES = ["\n", "\n\n", "▁▁", "▁▁▁▁", "<h1>", "</h1>"]
+gemma_texts = st.lists(
+    st.sampled_from(["\n", " ", "<h1>", "</h1>", "the cat", "<h", "2"]),
+    max_size=12,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def gemma(sentencepiece_model, tmp_path_factory):
+    """A folder of a model whose symbols are text, speech or control."""
+    folder = tmp_path_factory.mktemp("gemma")
+    symbols = [*PIECES, "<start_of_turn>", *SYMBOLS]
+    model = sentencepiece_model(symbols, add_dummy_prefix=False)
+    (folder / "tokenizer.model").write_bytes(model)
+    flags = {5: ("<h1>", False), 9: ("<start_of_turn>", True)}
+    decoder = {i: {"content": t, "special": s} for i, (t, s) in flags.items()}
+    config = {"bos_token": "<s>", "added_tokens_decoder": decoder}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gemma_text(gemma):
+    return load_text_tokenizer(gemma)
+
+
+@given(gemma_texts)
+@example("a    b\n\n<h1> c")
+def test_symbols_that_are_text_stay_whole(gemma, gemma_text, text):
+    original = sentencepiece.SentencePieceProcessor(
+        model_file=str(gemma / "tokenizer.model")
+    )
+    ids = gemma_text.encode(text)
+    assert ids == original.encode(text)
+    assert gemma_text.decode(ids) == text
+
+
+@given(texts | st.just("<start_of_turn>"))
+def test_symbols_flagged_special_are_never_found(gemma_text, text):
+    special = gemma_text._pieces.piece_to_id("<start_of_turn>")
+    ids = gemma_text.encode(f"{text}<start_of_turn>")
+    assert special not in ids
+    assert gemma_text.decode(ids) == f"{text}<start_of_turn>"
+    assert gemma_text.special == {"<s>", "</s>", "<unk>", "<start_of_turn>"}
+
+
+def test_damaged_configuration(gemma, tmp_path):
+    shutil.copy(gemma / "tokenizer.model", tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    for content in ("{", '{"added_tokens_decoder": {"7": {"special": true}}}'):
+        config.write_text(content)
+        with pytest.raises(ValueError, match="download or save it again") as e:
+            load_text_tokenizer(tmp_path)
+        assert str(config) in str(e.value)
 
 
 def test_damaged_model(model, tmp_path):
@@ -106,10 +174,10 @@ def test_training(trained, tmp_path):
     sentences = ["the cat sat on the mat 1234 times"]
     folder = tmp_path / "new" / "folder"
     again = train_text_tokenizer(iter(sentences), 290, folder)
-    again.save(tmp_path)
+    again.save(tmp_path, {})
     content = (tmp_path / "tokenizer.model").read_bytes()
     assert (folder / "tokenizer.model").read_bytes() == content
-    trained.save(tmp_path)
+    trained.save(tmp_path, {})
     assert (tmp_path / "tokenizer.model").read_bytes() == content
     assert len(trained) == 290 and trained.prompt_start[0] == 1
     digits = trained.encode("1234")
@@ -130,26 +198,23 @@ def test_training(trained, tmp_path):
 def test_hub_text_is_text(hub, text):
     ids = hub.encode(text)
     assert hub.decode(ids) == text
-    assert not {hub.token_id(symbol) for symbol in SYMBOLS} & {*ids}
+    assert not {*hub.tail.values()} & {*ids}
     assert not {hub.eos_id, *hub.prompt_start} & {*ids}
 
 
 @given(st.text(characters, max_size=20).filter(lambda t: "[" not in t))
-def test_hub_ids_are_the_tokenizers_own(hub, text):
-    own = hub._tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True
-    )
-    assert hub.encode(text) == own["input_ids"]
+def test_hub_ids_are_the_tokenizers_own(own, hub, text):
+    ids = own(text, add_special_tokens=False, split_special_tokens=True)
+    assert hub.encode(text) == ids["input_ids"]
 
 
-def test_hub_knows_its_tokens(hub):
-    own = hub._tokenizer
-    for symbol in SYMBOLS:
-        assert hub.token_id(symbol) == own.convert_tokens_to_ids(symbol)
-    assert hub.token_id("[Hu2]") is None
+def test_hub_knows_its_tokens(own, hub):
+    assert hub.tail == {s: own.convert_tokens_to_ids(s) for s in SYMBOLS}
+    assert hub.token_id("[Hu1]") is None  # it is none of the text's
+    assert hub.special == {"<unk>", "<bos>", "<eos>"}
     assert hub.prompt_start == [own.bos_token_id]
     assert hub.eos_id == own.eos_token_id
-    assert len(hub) == 300 + len(SYMBOLS)
+    assert len(hub) == 300
 
 
 def test_hub_without_beginning_of_sequence(hub_folder):
@@ -173,6 +238,19 @@ def test_hub_leaves_other_added_tokens_whole(hub_folder):
     assert HubText(folder).encode("a      b") == ids
 
 
+def test_hub_tokens_flagged_special_are_never_found(hub_folder, tmp_path):
+    shutil.copytree(hub_folder(plain=["<go>"]), tmp_path, dirs_exist_ok=True)
+    own = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    index = own.convert_tokens_to_ids("<go>")
+    assert index in HubText(tmp_path).encode("a<go>")
+    flags = tmp_path / "special_tokens_map.json"
+    flags.write_text('{"additional_special_tokens": ["<go>"]}')
+    hub = HubText(tmp_path)
+    assert index not in hub.encode("a<go>")
+    assert hub.decode(hub.encode("a<go>")) == "a<go>"
+    assert "<go>" in hub.special
+
+
 @pytest.mark.parametrize("kind", ["special", "plain"])
 def test_hub_tokens_behind_speech_tokens_keep_their_ids(hub_folder, kind):
     folder = hub_folder(
@@ -182,7 +260,13 @@ def test_hub_tokens_behind_speech_tokens_keep_their_ids(hub_folder, kind):
     own = transformers.AutoTokenizer.from_pretrained(folder)
     ids = own("a    b", add_special_tokens=False)["input_ids"]
     assert own.convert_tokens_to_ids("    ") in ids
-    assert HubText(folder).encode("a    b") == ids
+    hub = HubText(folder)
+    assert hub.encode("a    b") == ids
+    for symbol in SYMBOLS:
+        index = own.convert_tokens_to_ids(symbol)
+        assert hub.token_id(symbol) == index
+        assert index not in hub.encode(symbol)
+    assert not hub.tail and len(hub) == 300 + len(SYMBOLS) + 1
 
 
 @pytest.mark.parametrize("text", ["the cat[Hu1]sat", "[Hu1] and [Hu0]"])

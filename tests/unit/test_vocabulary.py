@@ -9,6 +9,7 @@ import sentencepiece
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from spiritlm_plugin.dataio.units.segments import (
     Break,
@@ -240,7 +241,7 @@ def test_text_never_becomes_speech_or_control(get, text):
         assert bool((vocabulary.kinds[ids] == -1).all()), form
 
 
-def test_ids_are_the_tokenizers_own(get, tokens):
+def test_ids_are_the_tokenizers_own(get, make, tokens):
     pieces = get("sentencepiece")
     for name, index in pieces.speech_tokens().items():
         assert pieces.text._pieces.id_to_piece(index) == name
@@ -250,7 +251,7 @@ def test_ids_are_the_tokenizers_own(get, tokens):
     assert added.speech_tokens() == expected
     assert len(added) == first + len(tokens)
     for form in ("hub special", "hub plain"):
-        own = get(form).text._tokenizer
+        own = AutoTokenizer.from_pretrained(make(form))
         for name, index in get(form).speech_tokens().items():
             assert own.convert_tokens_to_ids(name) == index
         assert get(form).speech_tokens().keys() == {*tokens}

@@ -7,19 +7,29 @@ control or speech token, and says which ids stand in front of a prompt.
 from __future__ import annotations
 
 import io
-import json
-import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import sentencepiece
-from tokenizers import Tokenizer
 
+from spiritlm_plugin.dataio.units.hub_text import HubText
+from spiritlm_plugin.dataio.units.sentencepiece_text import SentencePieceText
+from spiritlm_plugin.dataio.units.tokenizer_files import (
+    find_in,
+    read_named_tokens,
+)
 from spiritlm_plugin.utils.files import read_lines
 
-_SPEECH_TOKEN = re.compile(r"\[(Text|Speech|ASR|TTS|(Hu|Pi|St)\d+)\]")
+__all__ = [
+    "HubText",
+    "SentencePieceText",
+    "TextTokenizer",
+    "load_text_tokenizer",
+    "train_text_tokenizer",
+]
+
 # As Llama 2's tokenizer was trained; one thread, so that it is deterministic.
 _TRAINING: dict[str, Any] = {
     "model_type": "bpe",
@@ -40,10 +50,16 @@ class TextTokenizer(Protocol):
     """What `Vocabulary` needs of a text tokenizer."""
 
     prompt_start: list[int]
+    """Ids in front of each prompt."""
     eos_id: int
+    """Id of the end of a sequence."""
+    special: frozenset[str]
+    """Tokens that no text becomes, other than speech tokens."""
+    tail: dict[str, int]
+    """Ids of speech tokens that its files put behind those of the text."""
 
     def __len__(self) -> int:
-        """Return the number of ids, added tokens included."""
+        """Return the number of ids of the text, without the tail."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without prefix or control tokens."""
@@ -52,161 +68,10 @@ class TextTokenizer(Protocol):
         """Return the text of ids."""
 
     def token_id(self, token: str) -> int | None:
-        """Return the id of an added token such as ``[Hu3]``, if it has one."""
+        """Return the id of a speech token that is among those of the text."""
 
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files."""
-
-
-class SentencePieceText:
-    """A SentencePiece model, such as Llama 2's ``tokenizer.model``.
-
-    Spirit LM's models list their speech tokens as user-defined symbols, which
-    SentencePiece finds in any text. Here they are turned into control pieces,
-    which it never finds, so that ``[Hu12]`` in a text is six characters.
-
-    Arguments
-    ---------
-    model_file : str or Path
-        The SentencePiece model.
-
-    Raises
-    ------
-    ValueError
-        If the file is no SentencePiece model.
-    """
-
-    def __init__(self, model_file: str | Path):
-        self._proto = Path(model_file).read_bytes()
-        self._added: dict[str, int] = {}
-        try:
-            self._load()
-        except Exception as error:  # protobuf's own, or RuntimeError
-            raise ValueError(
-                f"{model_file} is not a SentencePiece model; download it again"
-            ) from error
-        if self.eos_id < 0:
-            raise ValueError(
-                f"{model_file} has no end-of-sequence piece; train it with one"
-            )
-
-    def _load(self) -> None:
-        """Load the model with its user-defined symbols out of reach."""
-        from sentencepiece import sentencepiece_model_pb2
-
-        model = sentencepiece_model_pb2.ModelProto()
-        model.ParseFromString(self._proto)
-        piece_type = sentencepiece_model_pb2.ModelProto.SentencePiece
-        for index, piece in enumerate(model.pieces):
-            if piece.type == piece_type.USER_DEFINED:
-                piece.type = piece_type.CONTROL
-                self._added[piece.piece] = index
-        has_prefix = model.normalizer_spec.add_dummy_prefix
-        model.normalizer_spec.add_dummy_prefix = False
-        model.normalizer_spec.remove_extra_whitespaces = False
-        self._pieces = sentencepiece.SentencePieceProcessor(
-            model_proto=model.SerializeToString()
-        )
-        self.eos_id = self._pieces.eos_id()
-        bos_id = self._pieces.bos_id()
-        self.prompt_start = [] if bos_id < 0 else [bos_id]
-        if has_prefix:
-            self.prompt_start.append(self._pieces.piece_to_id("▁"))
-
-    def __len__(self) -> int:
-        """Return the number of pieces."""
-        return len(self._pieces)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-        return self._pieces.encode(text)
-
-    def decode(self, ids: list[int]) -> str:
-        """Return the text of ids."""
-        return self._pieces.decode(ids)
-
-    def token_id(self, token: str) -> int | None:
-        """Return the id of a user-defined symbol."""
-        return self._added.get(token)
-
-    def save(self, folder: Path) -> None:
-        """Copy the model as it was read."""
-        (Path(folder) / "tokenizer.model").write_bytes(self._proto)
-
-
-class HubText:
-    """A fast tokenizer of transformers, from a folder or the Hub.
-
-    Arguments
-    ---------
-    source : str or Path
-        Folder or Hub name.
-
-    Raises
-    ------
-    ValueError
-        If the tokenizer has no fast backend or no end-of-sequence token.
-    """
-
-    def __init__(self, source: str | Path):
-        from transformers import AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=False
-        )
-        if not self._tokenizer.is_fast:
-            raise ValueError(
-                f"the tokenizer of {source} has no fast backend; convert it "
-                "to tokenizer.json first"
-            )
-        if self._tokenizer.eos_token_id is None:
-            raise ValueError(
-                f"the tokenizer of {source} has no end-of-sequence token"
-            )
-        self.eos_id = self._tokenizer.eos_token_id
-        bos_id = self._tokenizer.bos_token_id
-        self.prompt_start = [] if bos_id is None else [bos_id]
-        self._backend = self._without_speech_tokens()
-
-    def _without_speech_tokens(self) -> Tokenizer:
-        """Return the tokenizer such that speech tokens in a text are text."""
-        backend = json.loads(self._tokenizer.backend_tokenizer.to_str())
-        kept = []
-        for token in backend["added_tokens"]:
-            if _SPEECH_TOKEN.fullmatch(token["content"]):
-                if token["content"] in backend["model"]["vocab"]:
-                    continue
-                # Ids behind it hang on its being there: make it untypable.
-                token["content"] = f"\U0010fffd{token['content']}\U0010fffd"
-            kept.append(token)
-        backend["added_tokens"] = kept
-        backend["truncation"] = backend["padding"] = None
-        plain = Tokenizer.from_str(json.dumps(backend))
-        plain.encode_special_tokens = True
-        return plain
-
-    def __len__(self) -> int:
-        """Return the number of tokens, added ones included."""
-        return len(self._tokenizer)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; control tokens in it are characters."""
-        return self._backend.encode(text, add_special_tokens=False).ids
-
-    def decode(self, ids: list[int]) -> str:
-        """Return the text of ids."""
-        text = self._tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return cast(str, text)  # a list comes of several lists of ids only
-
-    def token_id(self, token: str) -> int | None:
-        """Return the id of an added token."""
-        return self._tokenizer.get_added_vocab().get(token)
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files."""
-        self._tokenizer.save_pretrained(folder)
+    def save(self, folder: Path, tokens: Mapping[str, int]) -> bool:
+        """Write the files, and tell whether transformers can read them."""
 
 
 def load_text_tokenizer(source: str | Path) -> TextTokenizer:
@@ -222,16 +87,13 @@ def load_text_tokenizer(source: str | Path) -> TextTokenizer:
     ------
     FileNotFoundError
         If it has neither.
+    ValueError
+        If a file is damaged, or cannot be used.
     """
-    from transformers.utils import cached_file
-
-    def find(name: str) -> str | None:
-        return cached_file(
-            str(source), name, _raise_exceptions_for_missing_entries=False
-        )
-
+    find = find_in(source)
     if (model_file := find("tokenizer.model")) is not None:
-        return SentencePieceText(model_file)
+        named = read_named_tokens(find)
+        return SentencePieceText(model_file, named.special, named.speech)
     if find("tokenizer.json") is None:
         raise FileNotFoundError(
             f"no tokenizer in {source}: expected tokenizer.model or "

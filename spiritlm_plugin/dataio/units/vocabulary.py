@@ -9,7 +9,7 @@ Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.1.
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spiritlm_plugin.dataio.units.chat_template import chat_template
 from spiritlm_plugin.dataio.units.segments import (
     Break,
     Segment,
@@ -35,6 +36,7 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechUnits,
 )
 from spiritlm_plugin.utils.arguments import shown
+from spiritlm_plugin.utils.files import write_file
 
 # Names of the markers, with what each is followed by: is it text?
 _MARKERS = {
@@ -47,8 +49,9 @@ OUTPUTS = (*_MARKERS, "any")
 TEXT_KIND = -1
 CONTROL_KIND = -2
 SPARE_KIND = -3
+# What tokenizers differ in: spaces, numbers, line ends, letters, words.
+_PROBE = " It is  12 o'clock:\n\n\tdéjà vu, the cat's 日本 \U0001f600   "
 _PREFIXES = {Kind.PHONETIC: "Hu", Kind.PITCH: "Pi", Kind.STYLE: "St"}
-_SAVED = "added_tokens.json"
 
 
 class Vocabulary:
@@ -157,7 +160,8 @@ class Vocabulary:
 
         The text tokenizer is ``tokenizer.model`` (SentencePiece) or else a
         fast tokenizer of transformers. The speech tokens are its pieces, or
-        added tokens in ``tokenizer_config.json`` or ``added_tokens.json``.
+        added tokens in ``added_tokens.json``, ``tokenizer_config.json`` or
+        ``tokenizer.json``.
 
         Raises
         ------
@@ -168,11 +172,10 @@ class Vocabulary:
         """
         folder = Path(folder)
         text = load_text_tokenizer(folder)
-        added = _added_tokens(folder)
 
         def token_id(token: str) -> int | None:
             found = text.token_id(token)
-            return added.get(token) if found is None else found
+            return text.tail.get(token) if found is None else found
 
         found = {m: token_id(token) for m, (token, _) in _MARKERS.items()}
         markers = {m: i for m, i in found.items() if i is not None}
@@ -192,17 +195,66 @@ class Vocabulary:
         return cls(text, markers, units)
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer's files into a language model's folder."""
+        """Write the tokenizer's files into a language model's folder.
+
+        With them ``AutoTokenizer`` of transformers gives these ids: brackets in
+        a text are text, and are tokens with ``split_special_tokens=False``. A
+        template writes lists of messages as prompts. Of models that the
+        tokenizers library cannot have, SentencePiece's unigram models among
+        them, there is a warning and no ``tokenizer.json``.
+
+        Example
+        -------
+        >>> from transformers import AutoTokenizer
+        >>> vocabulary = Vocabulary.load(
+        ...     f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+        ... )
+        >>> vocabulary.save(tmp)
+        >>> tokenizer = AutoTokenizer.from_pretrained(tmp)
+        >>> prompt = "[Text]the cat[Speech][Hu3]"
+        >>> ids = tokenizer.encode(prompt, split_special_tokens=False)
+        >>> ids == vocabulary.encode_string(prompt)
+        True
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.text.save(folder)
-        added = {
-            token: index
-            for token, index in self.speech_tokens().items()
-            if self.text.token_id(token) != index
-        }
-        if added:
-            (folder / _SAVED).write_text(json.dumps(added))
+        if self.text.save(folder, self.speech_tokens()):
+            write_file(folder / "chat_template.jinja", self._chat_template())
+            self._compare_with_transformers(folder)
+
+    def _compare_with_transformers(self, folder: Path) -> None:
+        """Warn if plain transformers reads the files in another way."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False
+        )
+        tokens = self.speech_tokens()
+        theirs = tokenizer.encode(
+            f"{''.join(tokens)}[Text]{_PROBE}", split_special_tokens=False
+        )
+        ours = self.encode_string(f"[Text]{_PROBE}")
+        start = len(self.text.prompt_start)
+        if theirs != [*ours[:start], *tokens.values(), *ours[start:]]:
+            warnings.warn(
+                "AutoTokenizer of transformers will give other ids: "
+                f"{type(tokenizer).__name__}, which it takes for models of this "
+                "type, does not keep to tokenizer.json. Load that with "
+                "PreTrainedTokenizerFast, or give engines ids, not texts",
+                stacklevel=3,
+            )
+
+    def _chat_template(self) -> str:
+        """Return the template that writes messages as prompts."""
+        start = self.text.prompt_start
+        space = bool(self.text.decode(start))
+        return chat_template(
+            {name: _MARKERS[name][0] for name in self.markers},
+            {_PREFIXES[kind]: len(ids) for kind, ids in self._unit_ids.items()},
+            self.text.special,
+            bos=len(start) > space,
+            space=space,
+        )
 
     def speech_tokens(self) -> dict[str, int]:
         """Return the ids of the markers and of all units by their names."""
@@ -457,16 +509,3 @@ def check_output(output: str) -> None:
         raise ValueError(
             f"output must be one of {', '.join(OUTPUTS)}, got {shown(output)}"
         )
-
-
-def _added_tokens(folder: Path) -> dict[str, int]:
-    """Read the added tokens of a Hugging Face tokenizer's files."""
-    added = {}
-    config = folder / "tokenizer_config.json"
-    if config.exists():
-        decoder = json.loads(config.read_text()).get("added_tokens_decoder", {})
-        added = {token["content"]: int(i) for i, token in decoder.items()}
-    extra = folder / _SAVED
-    if extra.exists():
-        added.update(json.loads(extra.read_text()))
-    return added

@@ -1,0 +1,399 @@
+"""Plain transformers gives our ids: the tokenizer files of a saved folder."""
+
+import json
+import random
+import shutil
+
+import pytest
+import tokenizers
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiritlm_plugin.dataio.units.segments import Speech, Text
+from spiritlm_plugin.dataio.units.text_tokenizers import (
+    load_text_tokenizer,
+    train_text_tokenizer,
+)
+from spiritlm_plugin.dataio.units.units import SpeechStream, SpeechUnits
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
+from spiritlm_plugin.pretrained.folders import local_folder
+
+WORDS = [
+    *("the", " farmer", " sees", "The", " 12", "3", "aaaa", "abab", "été"),
+    *(" ", "   ", "\n", "\n\n", "\t", ".", "  -", "----", "]", "(", "'s"),
+    *(
+        "e\u0301",
+        "\u0301",
+        "日本",
+        "한국",
+        "مرحبا",
+        "👍🏽",
+        "👩‍👩‍👧",
+        "\u200d",
+        "▁",
+    ),
+]
+HOSTILE = ["[Hu1]", "[Text]", "[St0]", "<s>", "</s>", "<unk>", "<0x41>", "["]
+TOKENS = {"split_special_tokens": False}
+WITHOUT = {"add_special_tokens": False}
+
+words = st.sampled_from(WORDS) | st.characters(
+    exclude_categories=["Cs"], exclude_characters="\0"
+)
+texts = st.lists(words | st.sampled_from(HOSTILE), max_size=12).map("".join)
+
+
+def plain(folder):
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def resaved(folder, new):
+    """Save a tokenizer again, as transformers does."""
+    plain(folder).save_pretrained(new)
+    return new
+
+
+def draw_string(rng, vocabulary):
+    """Draw a prompt in the bracket notation, both modalities in it."""
+    units = [t for t in vocabulary.speech_tokens() if t[1:3] in "HuPiSt"]
+    parts = []
+    for _ in range(rng.randint(1, 4)):
+        text = "".join(rng.choices(WORDS, k=rng.randint(0, 8)))
+        speech = "".join(rng.choices(units, k=rng.randint(1, 6)))
+        parts.append(rng.choice([f"[Text]{text}", f"[Speech]{speech}"]))
+    return "".join(parts)
+
+
+def differences(vocabulary, tokenizer, count):
+    """Count strings of which a tokenizer gives other ids, or another text."""
+    rng = random.Random(0)
+    prompts = [draw_string(rng, vocabulary) for _ in range(count)]
+    texts = [
+        "".join(rng.choices([*WORDS, *HOSTILE], k=rng.randint(1, 12)))
+        for _ in range(count)
+    ]
+    ours = [vocabulary.encode_text(text) for text in texts]
+    start = vocabulary.text.prompt_start
+    pairs = [
+        (
+            tokenizer(prompts, **TOKENS).input_ids,
+            [vocabulary.encode_string(prompt) for prompt in prompts],
+        ),
+        (tokenizer(texts).input_ids, [[*start, *ids] for ids in ours]),
+        (tokenizer(texts, **WITHOUT).input_ids, ours),
+        (
+            tokenizer.batch_decode(ours, skip_special_tokens=True),
+            [vocabulary.text.decode(ids) for ids in ours],
+        ),
+    ]
+    return sum(a != b for pair in pairs for a, b in zip(*pair, strict=True))
+
+
+def same(ours, theirs):
+    """Tell whether two vocabularies have the same ids."""
+    rng = random.Random(1)
+    strings = [draw_string(rng, ours) for _ in range(50)]
+    return ours.speech_tokens() == theirs.speech_tokens() and all(
+        ours.encode_string(s) == theirs.encode_string(s) for s in strings
+    )
+
+
+@pytest.mark.parametrize("name", ["language_model", "language_model_base"])
+def test_shipped_models(name, tmp_path):
+    folder = local_folder("tinyspeech") / name
+    vocabulary = Vocabulary.load(folder)
+    assert differences(vocabulary, plain(folder), 1000) == 0
+    again = resaved(folder, tmp_path / "again")
+    assert differences(vocabulary, plain(again), 200) == 0
+    assert same(vocabulary, Vocabulary.load(again))
+
+
+@pytest.mark.parametrize("variant", ["base", "expressive"])
+def test_released_models(variant, checkpoints, tmp_path):
+    folder = checkpoints / "spiritlm_model" / f"spirit-lm-{variant}-7b"
+    vocabulary = Vocabulary.load(folder)
+    vocabulary.save(tmp_path)
+    assert same(vocabulary, Vocabulary.load(tmp_path))
+    assert differences(vocabulary, plain(tmp_path), 200) == 0
+
+
+# Of these a saved folder must give back ids and texts.
+MODELS = {
+    "as trained here": {},
+    "without a prefix": {"add_dummy_prefix": False},
+    "without bytes": {"byte_fallback": False},
+    "words in a piece": {"split_by_whitespace": False, "vocab_size": 500},
+    "Gemma's pieces": {
+        "user_defined_symbols": ["\n", "\n\n", "▁▁", "▁▁▁▁", "</h1>", "aa"],
+        "add_dummy_prefix": False,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def sentencepieces(sentencepiece_model, tmp_path_factory):
+    """Vocabularies of all kinds of SentencePiece models, and plain readers."""
+    made = {}
+    for name, options in MODELS.items():
+        folder = tmp_path_factory.mktemp("model")
+        model = sentencepiece_model(**options)
+        (folder / "tokenizer.model").write_bytes(model)
+        vocabulary = Vocabulary.extend(load_text_tokenizer(folder), 5, 3, 2)
+        vocabulary.save(folder)
+        made[name] = vocabulary, plain(folder)
+    return made
+
+
+@given(texts)
+def test_texts_of_sentencepiece_models(sentencepieces, text):
+    for name, (vocabulary, tokenizer) in sentencepieces.items():
+        ids = vocabulary.encode_text(text)
+        assert tokenizer(text, **WITHOUT).input_ids == ids, name
+        assert not {*vocabulary.speech_tokens().values()} & {*ids}
+        if name != "without bytes":
+            decoded = tokenizer.decode(ids, skip_special_tokens=True)
+            assert decoded == text.replace("▁", " "), name
+
+
+def test_ids_behind_a_gap(sentencepiece_model, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model())
+    first = len(load_text_tokenizer(tmp_path)) + 3
+    names = ["[Hu1]", "[Text]", "[Hu0]", "[Speech]", "[St0]"]
+    added = {name: first + i for i, name in enumerate(names)}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    vocabulary = Vocabulary.load(tmp_path)
+    vocabulary.save(tmp_path)
+    assert vocabulary.speech_tokens() == added
+    assert differences(vocabulary, plain(tmp_path), 50) == 0
+    again = Vocabulary.load(resaved(tmp_path, tmp_path / "again"))
+    assert same(vocabulary, again)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_saved_again_by_transformers(name, sentencepieces, tmp_path):
+    vocabulary, tokenizer = sentencepieces[name]
+    tokenizer.save_pretrained(tmp_path)
+    assert not (tmp_path / "tokenizer.model").exists()
+    again = Vocabulary.load(tmp_path)
+    assert same(vocabulary, again)
+    assert again.text.prompt_start == vocabulary.text.prompt_start
+    assert len(again.text) == len(vocabulary.text)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"model_type": "unigram"}, "not of the type BPE"),
+        ({"normalization_rule_name": "nmt_nfkc"}, "normalizes text"),
+    ],
+)
+def test_models_that_cannot_be_equal(
+    sentencepiece_model, options, reason, tmp_path
+):
+    model = sentencepiece_model(["<turn>"], **options)
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"additional_special_tokens": ["<turn>"]}')
+    vocabulary = Vocabulary.extend(load_text_tokenizer(tmp_path), 5)
+    with pytest.warns(UserWarning, match=f"no tokenizer.json.*{reason}"):
+        vocabulary.save(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"tokenizer.model", "added_tokens.json", config.name}
+    again = Vocabulary.load(tmp_path)
+    assert same(vocabulary, again)
+    for text in (vocabulary.text, again.text):
+        assert text.special == {"<unk>", "<s>", "</s>", "<turn>"}
+
+
+def test_classes_that_read_in_their_own_way(tmp_path):
+    text = train_text_tokenizer(["the cat sat on the mat"], 280)
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "qwen2"}')
+    with pytest.warns(UserWarning, match="other ids: Qwen2Tokenizer"):
+        Vocabulary.extend(text, 5).save(tmp_path)
+    own = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert differences(Vocabulary.load(tmp_path), own, 50) == 0
+
+
+@pytest.fixture(scope="module")
+def hubs(hub_folder):
+    """Folders of tokenizers without a SentencePiece model."""
+    return {
+        "byte-level": hub_folder(),
+        "without a beginning": hub_folder(bos=None),
+        "runs of spaces": hub_folder(plain=["    ", "  "]),
+    }
+
+
+HUBS = ["byte-level", "without a beginning", "runs of spaces"]
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_base_becomes_expressive(name, hubs, tmp_path):
+    text = load_text_tokenizer(hubs[name])
+    base = Vocabulary.extend(text, 7)
+    base.save(tmp_path / "base")
+    again = load_text_tokenizer(resaved(tmp_path / "base", tmp_path / "again"))
+    for loaded in (load_text_tokenizer(tmp_path / "base"), again):
+        assert len(loaded) == len(text)
+        assert loaded.token_id("[Speech]") is None
+        assert loaded.tail == base.speech_tokens()
+    expressive = Vocabulary.extend(again, 7, 3, 2)
+    expected = Vocabulary.extend(text, 7, 3, 2)
+    assert same(expressive, expected)
+    expressive.save(tmp_path / "expressive")
+    assert differences(expected, plain(tmp_path / "expressive"), 100) == 0
+    assert same(expected, Vocabulary.load(tmp_path / "expressive"))
+
+
+@pytest.mark.parametrize("name", HUBS)
+def test_folders_of_earlier_versions(name, hubs, tmp_path):
+    tokenizer = plain(hubs[name])
+    tokenizer.save_pretrained(tmp_path)
+    expected = Vocabulary.extend(load_text_tokenizer(hubs[name]), 7, 3)
+    first = len(tokenizer)
+    assert min(expected.speech_tokens().values()) == first
+    (tmp_path / "added_tokens.json").write_text(
+        json.dumps(expected.speech_tokens())
+    )
+    assert same(expected, Vocabulary.load(tmp_path))
+
+
+def metaspace(backend):
+    """Put a space in front as transformers 5 does."""
+    backend["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": "▁",
+        "prepend_scheme": "first",
+        "split": False,
+    }
+    backend["normalizer"] = None
+
+
+def prepend(backend):
+    """Put a space in front as transformers 4 does."""
+    backend["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            backend["normalizer"],
+        ],
+    }
+
+
+@pytest.mark.parametrize("in_front", [metaspace, prepend])
+def test_a_llama_without_its_sentencepiece_model(in_front, tmp_path):
+    folder = local_folder("tinyspeech") / "language_model"
+    vocabulary = Vocabulary.load(folder)
+    backend = json.loads((folder / "tokenizer.json").read_text())
+    in_front(backend)
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    backend["decoder"]["decoders"].append(strip)
+    backend["post_processor"] = None
+    for name in ("tokenizer_config.json", "config.json"):
+        shutil.copy(folder / name, tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(backend))
+    loaded = Vocabulary.load(tmp_path)
+    assert loaded.text.prompt_start == vocabulary.text.prompt_start
+    assert same(vocabulary, loaded)
+    sees = vocabulary.encode_text(" sees")
+    assert loaded.encode_text(" sees") == sees
+    assert loaded.text.decode(sees) == " sees"
+    loaded.save(tmp_path)
+    assert differences(vocabulary, plain(tmp_path), 100) == 0
+
+
+def test_spaces_that_a_model_has_learned_stay(hub_folder, tmp_path):
+    # Trained and saved before they were left out.
+    space = tokenizers.pre_tokenizers.Metaspace()
+    tokenizer = plain(hub_folder(pre_tokenizer=space))
+    tokenizer.save_pretrained(tmp_path)
+    names = ["[Text]", "[Speech]", "[Hu0]"]
+    added = {name: len(tokenizer) + i for i, name in enumerate(names)}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    for _ in range(2):
+        vocabulary = Vocabulary.load(tmp_path)
+        assert vocabulary.speech_tokens() == added
+        assert vocabulary.text.prompt_start == [tokenizer.bos_token_id]
+        ids = tokenizer("the cat", **WITHOUT).input_ids
+        assert vocabulary.encode_text("the cat") == ids
+        vocabulary.save(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    folder = local_folder("tinyspeech") / "language_model"
+    return Vocabulary.load(folder), plain(folder)
+
+
+def render(tokenizer, messages, **options):
+    return tokenizer.apply_chat_template(
+        messages, return_dict=False, tokenizer_kwargs=TOKENS, **options
+    )
+
+
+innocent = st.lists(words, min_size=1, max_size=6).map("".join)
+streams = st.lists(st.integers(0, 23), min_size=1, max_size=5).map(
+    lambda units: SpeechStream.from_string(
+        "".join(f"[St{unit}][Hu{unit}]" for unit in units)
+    )
+)
+parts = st.one_of(
+    st.tuples(st.sampled_from(["text", "asr", "break"]), innocent),
+    st.tuples(st.sampled_from(["speech", "tts"]), streams),
+)
+outputs = st.sampled_from(["text", "speech", "asr", "tts", "any"])
+
+
+def as_part(kind, content):
+    if isinstance(content, str):
+        return {"type": kind, "text": content}
+    return {"type": kind, "speech": content.to_string()}
+
+
+@given(st.lists(parts, min_size=1, max_size=5), outputs, st.integers(0, 5))
+def test_template_writes_our_prompts(shipped, prompt, output, cut):
+    vocabulary, tokenizer = shipped
+    if prompt[0][0] == "break":
+        prompt[0] = ("text", "the cat")
+    contents = [as_part(*part) for part in prompt]
+    messages = [
+        {"role": "user", "content": contents[:cut]},
+        {"role": "assistant", "content": contents[cut:]},
+    ]
+    expected = vocabulary.encode(prompt, output)
+    assert render(tokenizer, messages, output=output) == expected
+
+
+def test_template_takes_plain_texts(shipped):
+    vocabulary, tokenizer = shipped
+    messages = [{"role": "user", "content": "the [cat]"}]
+    assert render(tokenizer, messages) == vocabulary.encode([Text("the [cat]")])
+    units = Speech(SpeechUnits([3, 8]))
+    speech = {"type": "speech", "speech": "[Hu3][Hu8]"}
+    messages = [{"role": "user", "content": [speech]}]
+    expected = vocabulary.encode([units], "asr")
+    assert render(tokenizer, messages, output="asr") == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        *((("text", t), "give ids") for t in ["a[Hu1]", "[[St0]", "[TTS]"]),
+        *((("text", t), "give ids") for t in ["<s>", "a</s>"]),
+        (("speech", "[Hu3]the"), "string of units"),
+        (("speech", "the[Hu3]"), r"no unit of this model: the\[Hu3\]"),
+        (("speech", "[Hu999]"), "no unit of this model"),
+        (("speech", "[Hu03]"), "no unit of this model"),
+        (("speech", ""), "string of units"),
+        (("break", "a"), "no marker for break"),
+        (("image", "a"), "no marker for image"),
+    ],
+)
+def test_template_refuses(shipped, part, message):
+    kind, content = part
+    key = "speech" if kind == "speech" else "text"
+    contents = [{"type": kind, key: content}]
+    with pytest.raises(Exception, match=message):
+        render(shipped[1], [{"role": "user", "content": contents}])
