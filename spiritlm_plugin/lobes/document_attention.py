@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # The attention's name in the configuration of a model.
 BY_DOCUMENT = "sdpa_by_document"
-# Padded documents have as many tokens as this, times 1, 1.5, 2, 3, 4, 6, 8, ...;
-# but what fills a row, a document a token, stays one token.
+# Padded documents have as many tokens as this, times 1, 1.5, 2, 3, 4, 6, 8, ...,
+# no more than a row; but what fills a row, a document a token, stays one token.
 _SHORTEST = 32
 # What FlashAttention runs on: GPUs from Ampere on, heads of so many channels.
 _KERNEL_SINCE = (8, 0)
@@ -113,7 +113,7 @@ class DocumentBatches:
     >>> documents = Documents.of(torch.tensor([[0, 1, 2, 0, 1, 0]]))
     >>> batches = documents.batches
     >>> batches.shapes, batches.places
-    ([(1, 1), (2, 32)], tensor([ 1,  2,  3, 33, 34,  0]))
+    ([(1, 1), (2, 6)], tensor([1, 2, 3, 7, 8, 0]))
     """
 
     tokens: Tensor
@@ -131,7 +131,7 @@ class DocumentBatches:
         found, masks = [], []
         for number in classes.unique().tolist():
             chosen = classes == number
-            steps = torch.arange(sizes[number])
+            steps = torch.arange(min(sizes[number], documents.longest))
             inside = steps < lengths[chosen, None]
             found.append((starts[chosen, None] + steps).where(inside, 0))
             masks.append(inside)
@@ -148,6 +148,49 @@ class DocumentBatches:
             padding.to(device),
             [(len(mask), mask.shape[1]) for mask in masks],
         )
+
+    def take(self, states: Tensor) -> list[Tensor]:
+        """Return batches of documents, of what packed rows hold.
+
+        Arguments
+        ---------
+        states : Tensor
+            Of each token something, shape (rows, size, ...).
+
+        Returns
+        -------
+        list of Tensor
+            Shapes (documents, tokens, ...).
+        """
+        found = _Take.apply(
+            states.flatten(0, 1), self.tokens, self.places, None
+        )
+        counts = [number * size for number, size in self.shapes]
+        return [
+            part.unflatten(0, shape)
+            for part, shape in zip(found.split(counts), self.shapes)
+        ]
+
+    def give_back(self, batches: Sequence[Tensor], rows: int) -> Tensor:
+        """Return packed rows, of what batches of their documents hold.
+
+        Arguments
+        ---------
+        batches : sequence of Tensor
+            As of `take`.
+        rows : int
+            How many there are.
+
+        Example
+        -------
+        >>> batches = Documents.of(torch.tensor([[0, 1, 2, 0, 1, 0]])).batches
+        >>> ids = torch.tensor([[5, 6, 7, 8, 9, 4]])
+        >>> torch.equal(batches.give_back(batches.take(ids), rows=1), ids)
+        True
+        """
+        found = torch.cat([batch.flatten(0, 1) for batch in batches])
+        found = _Take.apply(found, self.places, self.tokens, self.padding)
+        return found.unflatten(0, (rows, -1))
 
 
 def _sizes(longest: int) -> list[int]:
@@ -276,17 +319,12 @@ def _attend_in_batches(
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
-    tokens, places = documents.tokens, documents.places
-    counts = [number * size for number, size in documents.shapes]
     batches = [
-        _Take.apply(
-            states.transpose(1, 2).flatten(0, 1), tokens, places, None
-        ).split(counts)
-        for states in (query, key, value)
+        documents.take(states.transpose(1, 2)) for states in (query, key, value)
     ]
     attended = []
-    for shape, *batch in zip(documents.shapes, *batches):
-        q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in batch)
+    for batch in zip(*batches):
+        q, k, v = (x.transpose(1, 2) for x in batch)
         x = F.scaled_dot_product_attention(
             q,
             k,
@@ -296,17 +334,15 @@ def _attend_in_batches(
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        attended.append(x.transpose(1, 2).flatten(0, 1))
-    found = torch.cat(attended)
-    found = _Take.apply(found, places, tokens, documents.padding)
-    return found.unflatten(0, (len(query), -1))
+        attended.append(x.transpose(1, 2))
+    return documents.give_back(attended, len(query))
 
 
 def attend_by_document(model: PreTrainedModel) -> None:
     """Let a model attend by `Documents`, where it is called with ``documents``.
 
-    Called without, or in layers that see no more than a window, it is what it
-    was. A model that does not attend by `scaled_dot_product_attention`, or
+    Called without, or in layers that see no more than a window or a chunk, it
+    is what it was. A model that does not attend by `scaled_dot_product_attention`, or
     whose attention cannot be changed, stays as it is.
 
     Arguments
@@ -339,10 +375,17 @@ def _attend(
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend as transformers asks for it, by the mask without documents."""
-    if documents is None or options.get("sliding_window") is not None:
+    windowed = options.get("sliding_window") is not None
+    if documents is None or windowed or not _sees_all(layer):
         return by_mask(layer, query, key, value, mask, **options)
     dropout, scaling = options.get("dropout", 0.0), options.get("scaling")
     attended = document_attention(
         query, key, value, documents, dropout, scaling
     )
     return attended, None
+
+
+def _sees_all(layer: Any) -> bool:
+    """Return whether a layer's attention is cut by documents alone."""
+    kinds = getattr(getattr(layer, "config", None), "layer_types", None)
+    return not kinds or kinds[layer.layer_idx] == "full_attention"

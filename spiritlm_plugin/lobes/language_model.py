@@ -23,6 +23,13 @@ from spiritlm_plugin.lobes.document_attention import (
     Documents,
     attend_by_document,
 )
+from spiritlm_plugin.lobes.language_model_config import (
+    context_of,
+    freeze_other_senses,
+    set_context,
+    set_token_ids,
+    settle_generation,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,6 +72,12 @@ class LanguageModel(nn.Module):
         self.vocabulary = vocabulary
         vocabulary.allowed("any", self.rows)  # raises if rows are missing
         attend_by_document(model)
+        settle_generation(model, vocabulary)
+        freeze_other_senses(model)
+        # Whether documents of packed rows run apart; see `keep_documents_apart`.
+        self.apart = False
+        # Whether tokens have rows that have learned nothing yet.
+        self.new_tokens = False
         # Whether logits are a projection and nothing else; found when needed.
         self._only_projects: bool | None = None
         # Weights that wait to be shared out among processes, by name.
@@ -84,8 +97,8 @@ class LanguageModel(nn.Module):
 
     @property
     def context(self) -> int:
-        """Tokens that the model can see at once."""
-        return self.model.config.max_position_embeddings
+        """Tokens that the model can see at once; see `context_of`."""
+        return context_of(self.model.config)
 
     @property
     def device(self) -> torch.device:
@@ -109,8 +122,9 @@ class LanguageModel(nn.Module):
             True where there is a token, shape (batch, tokens).
         positions : Tensor, optional
             Of each token in its document, where a row holds several: without
-            a mask, attention stays inside them. Best left on the CPU, where
-            documents are looked up. Shape (batch, tokens).
+            a mask, attention stays inside them, or with ``apart`` each runs
+            by itself. Best left on the CPU, where documents are looked up.
+            Shape (batch, tokens).
         score : callable, optional
             Called with hidden states, shape (batch, tokens, width), and weight
             and bias of the projection to logits, so that a loss need not have
@@ -122,6 +136,22 @@ class LanguageModel(nn.Module):
         Tensor
             Shape (batch, tokens, rows); or what ``score`` returns.
         """
+        if self.apart and positions is not None and mask is None:
+            states = self._apart(ids, positions, score is not None)
+        else:
+            run = self._packed(ids, mask, positions)
+            states = self._states(run, score is not None)
+        if score is None:
+            return states
+        if not self._only_projects:
+            return score(states, None, None)
+        head = cast(nn.Linear, self.model.get_output_embeddings())
+        return score(states, head.weight, head.bias)
+
+    def _packed(
+        self, ids: Tensor, mask: Tensor | None, positions: Tensor | None
+    ) -> Callable[[], Any]:
+        """Return what runs the model on rows as they are."""
         packed: dict[str, Any] = {}
         by_document = self.model.config._attn_implementation == BY_DOCUMENT
         if by_document and positions is not None and mask is None:
@@ -129,7 +159,7 @@ class LanguageModel(nn.Module):
         if positions is not None:
             positions = positions.to(ids.device, non_blocking=True)
         # With a cache transformers would not look for documents.
-        run = partial(
+        return partial(
             self.model,
             input_ids=ids,
             attention_mask=mask,
@@ -137,18 +167,31 @@ class LanguageModel(nn.Module):
             use_cache=False,
             **packed,
         )
-        if score is None:
+
+    @torch.compiler.disable  # shapes change with every batch
+    def _apart(self, ids: Tensor, positions: Tensor, hidden: bool) -> Tensor:
+        """Return states in the order of rows, of documents that run apart.
+
+        What they are padded with is behind them, where nothing is seen.
+        """
+        batches = Documents.of(positions, ids.device).batches
+        states = [
+            self._states(self._packed(batch, None, None), hidden)
+            for batch in batches.take(ids)
+        ]
+        return batches.give_back(states, len(ids))
+
+    def _states(self, run: Callable[[], Any], hidden: bool) -> Tensor:
+        """Return last hidden states, or logits if these are more, or asked for."""
+        if not hidden or self._only_projects is False:
             return run().logits
-        if self._only_projects is not False:
-            head = cast(nn.Linear, self.model.get_output_embeddings())
-            hidden, first = _hold_hidden(run, head)
-            if self._only_projects is None:
-                with torch.no_grad():
-                    again = head(hidden[:, :1])
-                self._only_projects = bool(torch.allclose(first, again))
-            if self._only_projects:
-                return score(hidden, head.weight, head.bias)
-        return score(run().logits, None, None)
+        head = cast(nn.Linear, self.model.get_output_embeddings())
+        found, first = _hold_hidden(run, head)
+        if self._only_projects is None:
+            with torch.no_grad():
+                again = head(found[:, :1])
+            self._only_projects = bool(torch.allclose(first, again))
+        return found if self._only_projects else run().logits
 
     def log_likelihood(
         self, contexts: list[list[int]], continuations: list[list[int]]
@@ -218,7 +261,9 @@ class LanguageModel(nn.Module):
             kind = getattr(torch, dtype)
             state = model.state_dict() if state is None else state
             state = {name: x.to(kind) for name, x in state.items()}
+            settings = model.generation_config
             model = type(model)._from_config(model.config, dtype=kind)
+            model.generation_config = settings
             model.load_state_dict(state)
             state = None
         with writing_model(folder) as new:
@@ -288,6 +333,7 @@ def load_language_model(
     folder: str | Path,
     dtype: str = "auto",
     rotary_dtype: str | None = None,
+    context: int | None = None,
 ) -> LanguageModel:
     """Read a language model from a stock transformers folder.
 
@@ -302,6 +348,8 @@ def load_language_model(
         Round the rotary embedding's frequencies to this type. The released
         models were run with them in bfloat16, which moves the logits of a
         prompt of 60 tokens by 0.2%.
+    context : int, optional
+        Tokens that it can see at once; by default the model's own.
 
     Raises
     ------
@@ -310,14 +358,22 @@ def load_language_model(
     CheckpointError
         If a file is damaged, the weights do not fit the configuration, or some
         are NaN, infinite or no floating numbers.
+    ValueError
+        If it cannot get that context.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = Path(folder)
     require_files(folder, ["config.json"])
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         require_files(folder, ["model.safetensors"])
     vocabulary = _load_vocabulary(folder)
+    options: dict[str, Any] = {}
+    if context is not None:
+        options["config"] = AutoConfig.from_pretrained(
+            folder, trust_remote_code=False
+        )
+        set_context(options["config"], context)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -325,6 +381,7 @@ def load_language_model(
             output_loading_info=True,
             weights_only=True,
             trust_remote_code=False,
+            **options,
         )
     except Exception as error:  # of pickle, safetensors, json, ...
         raise CheckpointError(
@@ -430,10 +487,9 @@ def new_language_model(
         )
     rows = -(-len(vocabulary) // ROW_MULTIPLE) * ROW_MULTIPLE
     sizes = {"vocab_size": max(rows, config.get("vocab_size", 0))}
-    ends = {"bos_token_id": None, "eos_token_id": vocabulary.eos_id}
-    if vocabulary.text.prompt_start:
-        ends["bos_token_id"] = vocabulary.text.prompt_start[0]
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(**{**ends, **config, **sizes})
-    )
-    return LanguageModel(model.eval(), vocabulary)
+    made = AutoConfig.for_model(**{**config, **sizes})
+    set_token_ids(made, vocabulary)
+    model = AutoModelForCausalLM.from_config(made)
+    lm = LanguageModel(model.eval(), vocabulary)
+    lm.new_tokens = True
+    return lm

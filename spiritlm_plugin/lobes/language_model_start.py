@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,13 @@ from spiritlm_plugin.lobes.language_model import (
     ROW_MULTIPLE,
     LanguageModel,
     load_language_model,
+)
+from spiritlm_plugin.lobes.language_model_config import (
+    rope_theta_of,
+    set_context,
+    set_rope_theta,
+    set_token_ids,
+    token_layers,
 )
 
 if TYPE_CHECKING:
@@ -45,10 +52,11 @@ def start_language_model(
         How many there are: ``phonetic`` and, of Expressive models, ``pitch``
         and ``style``.
     rope_theta : float, optional
-        Base of the rotary embedding (100,000 in the paper); by default the
-        model's own.
+        Base of the rotary embedding (100,000 in the paper), see
+        `set_rope_theta`; by default the model's own.
     context : int, optional
-        Tokens that it can see at once; by default the model's own.
+        Tokens that it can see at once, see `context_of`; by default the
+        model's own.
     dtype : str
         Of the weights.
     random_weights : bool
@@ -64,8 +72,9 @@ def start_language_model(
     OSError
         If there is no such model.
     ValueError
-        If its tokenizer has other speech tokens among those of its text, or
-        its rotary embedding cannot be changed.
+        If its tokenizer has other speech tokens among those of its text, its
+        rotary embedding or context cannot be changed, its weights do not fit
+        its configuration, or it has no layer that gives logits.
 
     Example
     -------
@@ -82,8 +91,6 @@ def start_language_model(
     >>> lm.vocabulary.expressive, len(lm.vocabulary) - len(text), lm.rows
     (True, 102, 384)
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     text = load_text_tokenizer(source)
     known = _speech_vocabulary(source)
     wanted = {kind: units.get(kind.name.lower(), 0) for kind in Kind}
@@ -97,24 +104,13 @@ def start_language_model(
             "on units of its own tokenizer"
         )
     vocabulary = Vocabulary.extend(text, **units)
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if rope_theta is not None:
-        rotary = getattr(config, "rope_parameters", None)
-        if not rotary or "rope_theta" not in rotary:
-            raise ValueError(
-                f"{source} has no rotary embedding whose base could be changed;"
-                " leave rope_theta out"
-            )
-        config.rope_parameters = {**rotary, "rope_theta": rope_theta}
-    if context is not None:
-        config.max_position_embeddings = context
-    if random_weights:
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, dtype)
-        )
-    else:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, trust_remote_code=False
+    model = _text_model(
+        source, vocabulary, rope_theta, context, dtype, random_weights
+    )
+    if model.get_output_embeddings() is None:
+        raise ValueError(
+            f"{type(model).__name__} of {source} has no layer that makes "
+            "logits of hidden states; choose another architecture"
         )
     learned = []
     if known is not None and not random_weights:
@@ -129,7 +125,54 @@ def start_language_model(
         with torch.no_grad():
             for weights, rows in zip(_token_weights(model), learned):
                 weights[new] = rows[old]
-    return LanguageModel(model, vocabulary)
+    lm = LanguageModel(model, vocabulary)
+    lm.new_tokens = True
+    return lm
+
+
+def _text_model(
+    source: str | Path,
+    vocabulary: Vocabulary,
+    rope_theta: float | None,
+    context: int | None,
+    dtype: str,
+    random_weights: bool,
+) -> PreTrainedModel:
+    """Load a model of text, its rows as they are."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    if rope_theta is not None:
+        set_rope_theta(config, rope_theta)
+    if context is not None:
+        set_context(config, context)
+    set_token_ids(config, vocabulary)
+    if random_weights:
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype)
+        )
+    else:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+        # Its types know the model alone, not what it was asked for beside it.
+        model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(
+                f"{source} has no weights for {', '.join(missing[:8])}, which "
+                f"{type(model).__name__} needs; download it again"
+            )
+    names = [name for name, _ in model.named_buffers()]
+    if rope_theta is not None and not any("inv_freq" in n for n in names):
+        raise ValueError(
+            f"{source} has no rotary embedding whose base could be changed; "
+            "leave rope_theta out"
+        )
+    return model
 
 
 def _speech_vocabulary(source: str | Path) -> Vocabulary | None:
@@ -147,11 +190,9 @@ def _unit_counts(vocabulary: Vocabulary) -> dict[Kind, int]:
 
 
 def _token_weights(model: PreTrainedModel) -> list[Tensor]:
-    """Return the weights that have a row for each token."""
-    layers = [model.get_input_embeddings()]
-    if not model.config.tie_word_embeddings:
-        layers.append(model.get_output_embeddings())
-    return [layer.get_parameter("weight") for layer in layers]
+    """Return the weights and biases that have a row for each token."""
+    weights = (w for layer in token_layers(model) for w in layer.parameters())
+    return list(dict.fromkeys(weights))  # tied ones once
 
 
 def _shared_tokens(
@@ -176,15 +217,11 @@ def _go_on(
     dtype: str,
 ) -> LanguageModel:
     """Load a model that speaks, for further training."""
-    lm = load_language_model(source, dtype)
-    config = lm.model.config
-    rotary = getattr(config, "rope_parameters", None) or {}
-    if rope_theta not in (None, rotary.get("rope_theta")):
+    lm = load_language_model(source, dtype, context=context)
+    own = rope_theta_of(lm.model.config)
+    if rope_theta not in (None, own):
         raise ValueError(
-            f"{source} has learned to speak with a rotary base of "
-            f"{rotary.get('rope_theta')}, which cannot become {rope_theta} any "
-            "more; leave rope_theta out"
+            f"{source} has learned to speak with a rotary base of {own}, which "
+            f"cannot become {rope_theta} any more; leave rope_theta out"
         )
-    if context is not None:
-        config.max_position_embeddings = context
     return lm

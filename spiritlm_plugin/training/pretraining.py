@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain import Stage
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from typing_extensions import NotRequired
@@ -19,7 +20,6 @@ from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.stream.packed_loader import (
     PackedBatch,
 )
-from spiritlm_plugin.dataio.stream.packing import labels_of
 from spiritlm_plugin.dataio.stream.sources import (
     load_corpora,
     load_texts,
@@ -34,6 +34,7 @@ from spiritlm_plugin.lobes.language_model import (
     new_language_model,
 )
 from spiritlm_plugin.lobes.language_model_start import start_language_model
+from spiritlm_plugin.lobes.packed_rows import keep_documents_apart
 from spiritlm_plugin.metrics.modalities import ModalityFigures
 from spiritlm_plugin.training.pretraining_stream import (
     StreamSettings,
@@ -44,6 +45,8 @@ from spiritlm_plugin.training.sharding import ShardedState, hold, shard
 from spiritlm_plugin.training.speed import operations_of
 from spiritlm_plugin.training.trainer import TrainingBrain, unwrap
 from spiritlm_plugin.utils.files import safe_file_name
+
+logger = logging.getLogger(__name__)
 
 
 class PretrainingSettings(StreamSettings):
@@ -124,7 +127,7 @@ class LanguageModelBrain(TrainingBrain):
     ) -> tuple[Tensor, dict[str, tuple[int, float, float]]]:
         """Return the summed loss and its figures, documents kept apart."""
         ids = batch.ids.to(self.device, non_blocking=True)
-        labels = labels_of(batch.ids, batch.positions)
+        labels = batch.labels
         score = partial(
             self.figures, labels=labels.to(self.device, non_blocking=True)
         )
@@ -250,7 +253,8 @@ def make_language_model(
     Raises
     ------
     ValueError
-        If rows are longer than the context, or adapters are to be sharded.
+        If rows are longer than the context, adapters are to be sharded, or a
+        model is whose documents run apart.
     """
     if hparams["lora"]["r"] and hparams["fsdp"]:
         raise ValueError(
@@ -272,6 +276,30 @@ def make_language_model(
 
 
 def _start(
+    hparams: PretrainingSettings, units: Mapping[str, int]
+) -> LanguageModel:
+    lm = _make(hparams, units)
+    keep_documents_apart(lm)
+    if hparams["attend_across"] or not lm.apart:
+        lm.apart = False
+        return lm
+    kind = lm.model.config.model_type
+    if hparams["fsdp"]:
+        raise ValueError(
+            f"in a packed row a {kind} model sees other documents, and where "
+            "each runs by itself processes do not call it equally often, as "
+            "fsdp has to; train with fsdp false, or attend_across true"
+        )
+    if if_main_process():
+        logger.warning(
+            "In a packed row a %s model sees other documents. So each runs by "
+            "itself, in batches of like length: losses are right, steps slower",
+            kind,
+        )
+    return lm
+
+
+def _make(
     hparams: PretrainingSettings, units: Mapping[str, int]
 ) -> LanguageModel:
     if hparams["pretrained"]:
@@ -314,7 +342,7 @@ def prepare_validation(
     brain.codec = codec.to(brain.device)
     brain.figures = ModalityFigures(vocabulary, hparams["loss_weights"])
     brain.entropies = brain.figures.unigram_entropy(
-        labels_of(batch.ids, batch.positions) for batch in valid_loader
+        batch.labels for batch in valid_loader
     )
     brain.sampler = None
     if hparams["sample_count"] and hparams["corpus_folders"]:

@@ -153,5 +153,6 @@ def operations_of(model: nn.Module) -> tuple[float, float]:
     weights = sum(w.numel() for w in model.parameters())
     if looked_up is not head:
         weights -= looked_up.numel()
-    config: Any = model.config
+    whole: Any = model.config
+    config = whole.get_text_config()
     return 6 * weights, 12 * config.num_hidden_layers * config.hidden_size

@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritlm_plugin.dataio.stream.documents import FORMS, DocumentMaker
-from spiritlm_plugin.dataio.stream.utterances import DocumentError, Utterance
+from spiritlm_plugin.dataio.stream.utterances import (
+    LABELS,
+    DocumentError,
+    Utterance,
+)
 from spiritlm_plugin.dataio.units.segments import (
     Reading,
     Speech,
@@ -16,6 +20,8 @@ from spiritlm_plugin.dataio.units.segments import (
 )
 from spiritlm_plugin.dataio.units.units import SpeechStream, SpeechUnits
 from tests.unit.utterances import make_utterance
+
+LABELLED = {name: f"of {name}" for name in LABELS}
 
 
 def test_forms():
@@ -48,7 +54,7 @@ def test_forms():
 def test_every_form_can_be_made(form):
     make = DocumentMaker(shots=(2, 4))
     count = make.draw_count(form, Random(0))
-    utterances = [make_utterance(3, intent="open window")] * count
+    utterances = [make_utterance(3, labels=LABELLED)] * count
     segments = make(form, utterances, Random(0))
     assert segments and all(isinstance(s, (Text, Speech)) for s in segments)
 
@@ -90,7 +96,8 @@ def test_few_shot_prompts_are_those_of_the_evaluations():
     make = DocumentMaker(shots=(2, 4))
     counts = {make.draw_count("few_shot_asr", Random(i)) for i in range(30)}
     assert counts == {2, 3, 4} and make.draw_count("asr", Random(0)) == 1
-    one, other = make_utterance(2, intent="a b"), make_utterance(1, intent="c")
+    one = make_utterance(2, labels={"intent": "a b"})
+    other = make_utterance(1, labels={"intent": "c"})
     asr = make("few_shot_asr", [one, other], Random(0))
     assert [s.marker for s in asr] == ["speech", "text"] * 2
     assert asr[1] == Text("<START Transcript> w0 w1 <END>")

@@ -100,6 +100,11 @@ def test_what_lacks_something_makes_no_document():
         "text": "ade",
         "speech": "abc",
         "few_shot_intent": "",
+        **{form: "" for form in FORMS if form.endswith(("_speech", "_text"))},
+        "intent_of_speech": "b",
+        "intent_of_text": "de",
+        "turns_s2s": "abc",
+        "turns_t2t": "ad",
     }
     assert usable == expected
     assert {*NEEDS} == {*FORMS}
@@ -135,4 +140,4 @@ def test_rows_of_a_table(pieces, first):
         assert utterances[0].starts() == [0.0]
     follows = [False, True, False, False, False][first:]
     assert found.follows().tolist() == [False, *follows[1:]]
-    assert utterances[-1].text == "x" and utterances[-1].intent == "go"
+    assert utterances[-1].text == "x" and utterances[-1].label("intent") == "go"

@@ -10,6 +10,7 @@ Source: Nguyen et al., "SpiRit-LM", TACL 2025, section 3.1 and table 6.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from random import Random
 
@@ -19,9 +20,20 @@ from spiritlm_plugin.dataio.stream.interleaving import (
     interleave,
     join_speech,
 )
-from spiritlm_plugin.dataio.stream.utterances import DocumentError, Utterance
-from spiritlm_plugin.dataio.units.prompts import asr_shot, intent_shot
+from spiritlm_plugin.dataio.stream.marking import Part
+from spiritlm_plugin.dataio.stream.turns import SIDES, converse
+from spiritlm_plugin.dataio.stream.utterances import (
+    LABELS,
+    DocumentError,
+    Utterance,
+)
+from spiritlm_plugin.dataio.units.prompts import (
+    asr_shot,
+    intent_shot,
+    intent_text,
+)
 from spiritlm_plugin.dataio.units.segments import (
+    Break,
     Reading,
     Segment,
     Speech,
@@ -130,6 +142,14 @@ class DocumentMaker:
         At least 1. Consecutive utterances, such as those of a chapter, make one document
         of text, speech or both interleaved, of so many tokens at most. By
         default each utterance is a document.
+    turns : tuple of int
+        The fewest and the most utterances of a conversation.
+    assistant : str, optional
+        The speaker whose turns are answers; see `converse`.
+    answers_only : bool
+        Whether nothing is learned of questions: of speech that is transcribed,
+        of what is read or classified, of what others say in a conversation.
+        What is no question and answer is learned whole.
 
     Example
     -------
@@ -145,11 +165,15 @@ class DocumentMaker:
         speech_words: Sequence[int] = (5, 15),
         shots: Sequence[int] = (2, 10),
         document_tokens: int | None = None,
+        turns: Sequence[int] = (2, 6),
+        assistant: str | None = None,
+        answers_only: bool = False,
     ):
         for name, numbers in (
             ("text_words", text_words),
             ("speech_words", speech_words),
             ("shots", shots),
+            ("turns", turns),
         ):
             pair = listed(numbers)
             if pair is None or len(pair) != 2:
@@ -163,9 +187,14 @@ class DocumentMaker:
         self.speech_words = tuple(speech_words)
         self.shots = tuple(shots)
         self.document_tokens = document_tokens
+        self.turns = tuple(turns)
+        self.assistant = assistant
+        self.answers_only = answers_only
 
     def joins(self, form: str) -> bool:
         """Tell whether consecutive utterances make one document."""
+        if form in SIDES:
+            return True
         return self.document_tokens is not None and form in JOINED
 
     def draw_count(self, form: str, random: Random) -> int:
@@ -178,6 +207,8 @@ class DocumentMaker:
         random : random.Random
             Decides on the number where it is up to chance.
         """
+        if form in SIDES:
+            return random.randint(*self.turns)
         return random.randint(*self.shots) if form in _SHOTS else 1
 
     def __call__(
@@ -197,10 +228,13 @@ class DocumentMaker:
             attend to the other one.
             ``few_shot_asr`` and ``few_shot_intent`` are the prompts of the
             evaluations, which large models understand without having seen
-            any, and small ones do not.
+            any, and small ones do not. ``intent_of_speech``,
+            ``sentiment_of_text`` and so on are an utterance with one of its
+            `LABELS`, as `SpiritLM.classify` asks for it, and ``turns_s2s``
+            and the like conversations, see `converse`.
         utterances : sequence of Utterance
             What it is made of; one, but for few-shot prompts, and for text,
-            speech, interleaved and words, where they follow each other.
+            speech, interleaved, words and turns, where they follow each other.
         random : random.Random
             Decides what is up to chance.
 
@@ -209,12 +243,60 @@ class DocumentMaker:
         DocumentError
             If an utterance lacks what the form needs.
         """
-        if form in _SHOTS:
-            return [*chain.from_iterable(map(_SHOTS[form], utterances))]
+        parts = self.parts(form, utterances, random)
+        return [*chain.from_iterable(part.segments for part in parts)]
+
+    def parts(
+        self, form: str, utterances: Sequence[Utterance], random: Random
+    ) -> list[Part]:
+        """Return the parts of a document, and which of them are learned.
+
+        Arguments
+        ---------
+        form, utterances, random
+            As above.
+
+        Returns
+        -------
+        list of Part
+            One that is learned whole; or, with ``answers_only``, questions
+            and answers. None where there is no answer.
+
+        Raises
+        ------
+        DocumentError
+            As above.
+
+        Example
+        -------
+        >>> make = DocumentMaker(answers_only=True)
+        >>> utterance = Utterance(SpeechUnits([7] * 50), "a cat")
+        >>> question, answer = make.parts("asr", [utterance], Random(0))
+        >>> question.learned, answer
+        (False, Part(segments=[Transcript(text='a cat')], learned=True))
+        """
         if form in JOINED:
-            return JOINED[form](self, utterances, random)
-        [utterance] = utterances
-        return _SINGLE[form](utterance, random)
+            return [Part(JOINED[form](self, utterances, random), True)]
+        parts = self._asked(form, utterances, random)
+        if self.answers_only or not parts:
+            return parts
+        return [Part([*chain.from_iterable(p.segments for p in parts)], True)]
+
+    def asks(self, form: str) -> bool:
+        """Tell whether documents are questions whose answers are learned."""
+        return self.answers_only and form not in JOINED
+
+    def _asked(
+        self, form: str, utterances: Sequence[Utterance], random: Random
+    ) -> list[Part]:
+        if form in SIDES:
+            return converse(form, utterances, self.assistant, random)
+        make = _SHOTS.get(form) or partial(_SINGLE[form], random=random)
+        return [
+            part
+            for *question, answer in map(make, utterances)
+            for part in (Part(question, False), Part([answer], True))
+        ]
 
     def _text(
         self, utterances: Sequence[Utterance], random: Random
@@ -288,9 +370,20 @@ def _asr_shot(utterance: Utterance) -> list[Segment]:
 
 
 def _intent_shot(utterance: Utterance) -> list[Segment]:
-    if not utterance.intent:
-        raise DocumentError("it has no intent")
-    return intent_shot(Speech(utterance.spoken()), utterance.intent)
+    return _label_of_speech("intent", utterance)
+
+
+def _label_of_speech(
+    name: str, utterance: Utterance, random: Random | None = None
+) -> list[Segment]:
+    return intent_shot(Speech(utterance.spoken()), utterance.label(name))
+
+
+def _label_of_text(
+    name: str, utterance: Utterance, random: Random
+) -> list[Segment]:
+    label = intent_text(utterance.label(name))
+    return [Text(utterance.transcript()), Break(), label]
 
 
 # What consecutive utterances can make one document of.
@@ -307,12 +400,14 @@ _SINGLE: Mapping[str, Callable] = {
     "tts": _tts,
     "tts_span": _tts_span,
     "tts_shuffled": _tts_shuffled,
+    **{f"{name}_of_speech": partial(_label_of_speech, name) for name in LABELS},
+    **{f"{name}_of_text": partial(_label_of_text, name) for name in LABELS},
 }
 _SHOTS: Mapping[str, Callable] = {
     "few_shot_asr": _asr_shot,
     "few_shot_intent": _intent_shot,
 }
-FORMS = (*JOINED, *_SINGLE, *_SHOTS)
+FORMS = (*JOINED, *_SINGLE, *_SHOTS, *SIDES)
 # What utterances must have for each.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(FORMS, ("units", "words")),
@@ -320,4 +415,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "text": ("text",),
     "speech": ("units",),
     "few_shot_intent": ("units", "text", "intent"),
+    **{f"{name}_of_speech": ("units", name) for name in LABELS},
+    **{f"{name}_of_text": ("text", name) for name in LABELS},
+    **dict.fromkeys(SIDES, ("units", "text", "group")),
+    "turns_s2s": ("units", "group"),
+    "turns_t2t": ("text", "group"),
 }

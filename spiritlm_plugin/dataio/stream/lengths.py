@@ -10,13 +10,15 @@ import pyarrow
 import pyarrow.compute as pc
 
 from spiritlm_plugin.dataio.stream.documents import NEEDS
+from spiritlm_plugin.dataio.stream.utterances import LABELS
 
 # Where the lengths of what utterances have are found, the exact ones first.
 _LENGTHS = {
     "text": ("text_bytes", "text"),
     "units": ("phonetic_tokens", "phonetic_units"),
     "words": ("word_count", "words"),
-    "intent": ("intent",),
+    "group": ("group",),
+    **{name: (name,) for name in LABELS},
 }
 _EXPRESSIVE = ("expressive_tokens", "phonetic_units")
 LENGTH_COLUMNS = {*chain(*_LENGTHS.values(), _EXPRESSIVE)}
@@ -55,9 +57,9 @@ def token_counts(
     columns = _lengths_of(table, form, expressive)
     usable = np.logical_and.reduce([columns[n] > 0 for n in NEEDS[form]])
     counts = np.zeros(len(usable), np.float32)
-    if form != "speech":
+    if {"text", "words"} & {*NEEDS[form]}:
         counts += columns["text"] / np.float32(_TOKEN_BYTES)
-    if form != "text":
+    if "units" in NEEDS[form]:
         counts += columns["units"]
     return counts * usable
 

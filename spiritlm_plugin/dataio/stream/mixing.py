@@ -103,6 +103,7 @@ class Mixture:
                 documents,
                 self.chunk_rows * size,
                 seed,
+                size,
             )
             for name, source in sources.items()
         ]
@@ -119,7 +120,8 @@ class Mixture:
         Returns
         -------
         ids, positions : Tensor
-            As of `pack`, int32, shape (chunk_rows, size).
+            As of `pack`, int32, shape (chunk_rows, size); ``~id`` where
+            nothing is learned.
         """
         rounds, turn = divmod(number, _TURNS)
         source = self._turns[turn]

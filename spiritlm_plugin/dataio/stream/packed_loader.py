@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spiritlm_plugin.dataio.stream.mixing import Mixture
+from spiritlm_plugin.dataio.stream.packing import labels_of
 from spiritlm_plugin.utils.arguments import whole_number
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ class PackedBatch:
         Batches of the step, of all processes.
     end : int
         Rows that the stream has given when the step is done.
+    learned : Tensor, optional
+        Whether a token is learned, where questions are not, shape (rows, size).
+    own_targets : int
+        Tokens that the rows of this process have to predict in the step.
     """
 
     ids: Tensor
@@ -47,6 +52,22 @@ class PackedBatch:
     step_targets: int
     shares: int
     end: int = 0
+    learned: Tensor | None = None
+    own_targets: int = 0
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the token that each one is to predict, or -100.
+
+        Returns
+        -------
+        Tensor
+            Shape (rows, size).
+        """
+        labels = labels_of(self.ids, self.positions)
+        if self.learned is None:
+            return labels
+        return labels.masked_fill(~self.learned.roll(-1, 1), -100)
 
 
 class _Chunks(Dataset[tuple[Tensor, Tensor]]):
@@ -246,7 +267,7 @@ def divide(
     Arguments
     ---------
     ids, positions : Tensor
-        As of `pack`, shape (rows, size).
+        As of `Mixture.chunk`, shape (rows, size).
     end : int
         See `PackedBatch`.
     step_rows, batch_rows : int
@@ -258,8 +279,12 @@ def divide(
     """
     targets = step_rows * (ids.shape[1] - 1)
     shares = step_rows // batch_rows
-    parts = zip(ids.split(batch_rows), positions.split(batch_rows))
-    return [
-        PackedBatch(one.long(), other.long(), targets, shares, end)
-        for one, other in parts
+    learned = ids >= 0
+    ids = torch.where(learned, ids, ~ids)
+    parts = zip(*(x.split(batch_rows) for x in (ids, positions, learned)))
+    batches = [
+        PackedBatch(one.long(), other.long(), targets, shares, end, mask)
+        for one, other, mask in parts
     ]
+    own = sum(int((batch.labels >= 0).sum()) for batch in batches)
+    return [replace(batch, own_targets=own) for batch in batches]

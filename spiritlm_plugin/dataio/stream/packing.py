@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from spiritlm_plugin.dataio.stream.marking import unlearned
+
 
 def best_fit(
     lengths: Sequence[int], rows: int, size: int
@@ -64,12 +66,14 @@ def pack(
     """Fill rows with documents, in random order.
 
     Documents that fit into no row are cut into what is left of the rows; what
-    is too much is dropped.
+    is too much is dropped. Nothing is learned of the rest of an answer, whose
+    question is in another row.
 
     Arguments
     ---------
     documents : sequence of numpy.ndarray
-        Ids of each, in all as many as the rows hold at least.
+        Ids of each, in all as many as the rows hold at least; ``~id`` where
+        nothing is learned, as at the beginning of questions.
     rows, size : int
         How many rows there are, and the tokens of each.
     generator : numpy.random.Generator
@@ -78,7 +82,7 @@ def pack(
     Returns
     -------
     ids : numpy.ndarray
-        int32, shape (rows, size).
+        As in the documents, int32, shape (rows, size).
     positions : numpy.ndarray
         Of each token in its document, int32, shape (rows, size).
 
@@ -110,7 +114,10 @@ def pack(
         while (space := size - sum(map(len, pieces))) > 0:
             ends = [end for end in bounds if end > taken]
             end = min([taken + space, *ends])
-            pieces.append(rest[taken:end])
+            start = max([0, *(bound for bound in bounds if bound <= taken)])
+            asks = rest[start] < 0 and start < taken
+            piece = rest[taken:end]
+            pieces.append(unlearned(piece) if asks else piece)
             taken = end
         order = generator.permutation(len(pieces))
         ids[row] = np.concatenate([pieces[i] for i in order])

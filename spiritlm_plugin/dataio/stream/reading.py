@@ -20,8 +20,11 @@ from spiritlm_plugin.dataio.stream.documents import (
     DocumentMaker,
 )
 from spiritlm_plugin.dataio.stream.lengths import LENGTH_COLUMNS, token_counts
+from spiritlm_plugin.dataio.stream.marking import encode_parts
 from spiritlm_plugin.dataio.stream.places import BLOCK, Place, Places
+from spiritlm_plugin.dataio.stream.turns import SIDES
 from spiritlm_plugin.dataio.stream.utterances import (
+    LABELS,
     DocumentError,
     Utterance,
     UtteranceTable,
@@ -43,7 +46,8 @@ _NEEDED = {
     "text": "a text",
     "units": "speech units",
     "words": "words with times",
-    "intent": "an intent",
+    "group": "a group in which they follow each other",
+    **{name: f"the label {name!r}" for name in LABELS},
 }
 # How much is read of what is going to be cut, since lengths are estimates; of
 # long texts more.
@@ -114,6 +118,9 @@ class SourceReader:
         Tokens that are read at a time.
     seed : int
         Of all that is random.
+    row_tokens : int, optional
+        Tokens of a row. Questions and answers that do not fit into one are
+        left out: what is cut off would not be asked.
 
     Raises
     ------
@@ -140,12 +147,14 @@ class SourceReader:
         documents: DocumentMaker,
         chunk_tokens: int,
         seed: int,
+        row_tokens: int | None = None,
     ):
         self.name = name
         self.form = source.form
         self.vocabulary = vocabulary
         self.documents = documents
         self.chunk_tokens = chunk_tokens
+        self.row_tokens = row_tokens or chunk_tokens
         self.seed = derive_seed(seed, name)
         self.joins = documents.joins(source.form)
         assert isinstance(source.rows, datasets.Dataset)
@@ -190,7 +199,8 @@ class SourceReader:
         Returns
         -------
         list of numpy.ndarray
-            Ids, int32, in all at least ``chunk_tokens``.
+            Ids, int32, in all at least ``chunk_tokens``; ``~id`` where nothing
+            is learned.
 
         Raises
         ------
@@ -212,7 +222,10 @@ class SourceReader:
         """Return the next document that can be made."""
         cursor.passed = 0
         while True:
-            if self.joins:
+            if self.form in SIDES:
+                count = self.documents.draw_count(self.form, random)
+                found = self._conversation(cursor, count, random)
+            elif self.joins:
                 limit = min(self.documents.document_tokens or missing, missing)
                 found = self._long(cursor, limit, random)
             else:
@@ -228,7 +241,14 @@ class SourceReader:
         utterances = [self._usable(cursor) for _ in range(count)]
         if self.form in JOINED and cursor.lengths[-1] > missing:
             return self._cut(cursor, utterances, missing, random)
-        return self._encode(cursor, utterances, random, ends=True)
+        ids = self._encode(cursor, utterances, random, ends=True)
+        if ids is None or len(ids) <= self.row_tokens:
+            return ids
+        if not self.documents.asks(self.form):
+            return ids
+        fault = f"its {len(ids)} tokens do not fit into a row; raise row_tokens"
+        self._leave_out(cursor, DocumentError(fault))
+        return None
 
     def _long(
         self, cursor: _Cursor, limit: int, random: Random
@@ -245,6 +265,22 @@ class SourceReader:
             utterances.append(following)
             missing -= cursor.lengths[-1]
         return self._cut(cursor, utterances, limit, random)
+
+    def _conversation(
+        self, cursor: _Cursor, count: int, random: Random
+    ) -> np.ndarray | None:
+        """Return a document of turns, as many as a row has room for."""
+        utterances = [self._usable(cursor)]
+        while len(utterances) < count and cursor.goes_on():
+            following = self._taken(cursor)
+            if following is None:
+                break
+            utterances.append(following)
+        for end in range(len(utterances), 1, -1):
+            ids = self._encode(cursor, utterances[:end], random, ends=True)
+            if ids is None or len(ids) <= self.row_tokens:
+                return ids
+        return None
 
     def _cut(
         self,
@@ -277,12 +313,14 @@ class SourceReader:
         ends: bool,
     ) -> np.ndarray | None:
         try:
-            segments = self.documents(self.form, utterances, random)
-            ids = self.vocabulary.encode(segments)
+            parts = self.documents.parts(self.form, utterances, random)
+            if not parts:
+                return None
+            ids, end = encode_parts(self.vocabulary, parts)
         except ValueError as error:
             self._leave_out(cursor, error)
             return None
-        return np.array([*ids, *[self.vocabulary.eos_id] * ends], np.int32)
+        return np.array([*ids, *[end] * ends], np.int32)
 
     def _usable(self, cursor: _Cursor) -> Utterance:
         """Return the next utterance that has what documents need."""
@@ -312,8 +350,8 @@ class SourceReader:
             self.vocabulary.check_units(utterance.spoken())
         if "words" in needs:
             utterance.starts()
-        if "intent" in needs and not utterance.intent:
-            raise DocumentError("it has no intent")
+        for name in set(needs).intersection(LABELS):
+            utterance.label(name)
 
     def _leave_out(self, cursor: _Cursor, error: Exception) -> None:
         label = cursor.name()
@@ -376,6 +414,8 @@ class SourceReader:
 def _needed_columns(rows: datasets.Dataset, form: str) -> list[str]:
     """Return the columns that documents are made of."""
     read = {"utterance", "group", "position", *NEEDS[form]}
+    if form in SIDES:
+        read.add("speaker")
     return [
         name
         for name in rows.column_names

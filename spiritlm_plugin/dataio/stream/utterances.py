@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow
 
-from spiritlm_plugin.dataio.corpus.shards import follows
+from spiritlm_plugin.dataio.corpus.shards import TEXT_KEYS, follows
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 
 # What words may lie behind the last unit, seconds: units end up to one frame
 # early, and times of words are not exact.
 _TOLERANCE = 0.1
+# What is said of an utterance beside its text.
+LABELS = tuple(key for key in TEXT_KEYS if key != "text")
 _SPACE = re.compile(r"\s+")
 # Characters within which a space is looked for.
 _FAR = 100
@@ -40,15 +42,15 @@ class Utterance:
         As they are spoken.
     times : sequence of (float, float) or numpy.ndarray
         Start and end of each word, seconds, shape (words, 2).
-    intent : str, optional
-        What a command wants.
+    labels : dict of str to str
+        What is known of it, of `LABELS`: who speaks, what a command wants.
     """
 
     units: SpeechUnits | None = None
     text: str | None = None
     words: Sequence[str] = ()
     times: Sequence[tuple[float, float]] | np.ndarray = ()
-    intent: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_row(
@@ -74,7 +76,7 @@ class Utterance:
             row.get("text"),
             [word["word"] for word in words],
             [(word["start"], word["end"]) for word in words],
-            row.get("intent"),
+            {name: row[name] for name in LABELS if row.get(name)},
         )
 
     def spoken(self) -> SpeechUnits:
@@ -100,6 +102,18 @@ class Utterance:
         if not self.text or not self.text.strip():
             raise DocumentError("it has no text")
         return self.text
+
+    def label(self, name: str) -> str:
+        """Return what is known of it.
+
+        Raises
+        ------
+        DocumentError
+            If it is not.
+        """
+        if name not in self.labels:
+            raise DocumentError(f"it has no {name}")
+        return self.labels[name]
 
     def rest(self, begin: float) -> Utterance:
         """Return what follows a part of it.
@@ -250,7 +264,11 @@ class UtteranceTable:
             self._value("text", row),
             words,
             times,
-            self._value("intent", row),
+            {
+                name: label
+                for name in LABELS
+                if (label := self._value(name, row))
+            },
         )
 
     def name(self, row: int) -> str:

@@ -20,6 +20,7 @@ from spiritlm_plugin.dataio.corpus.readers.tables import (
     timed_words,
     walk_audio,
 )
+from spiritlm_plugin.dataio.corpus.shards import TEXT_KEYS
 from spiritlm_plugin.dataio.corpus.textgrids import match_words, read_textgrid
 from spiritlm_plugin.utils.files import read_lines, read_text
 
@@ -39,6 +40,8 @@ _SPLITS = {
 # Tables, in the order in which they are looked for.
 _TABLES = ("metadata.csv", "metadata.jsonl", "transcripts.txt")
 _TEXTS = (".txt", ".lab")
+# Columns of tables that are taken as they are.
+_LABELS = sorted({*TEXT_KEYS} - {"text", "speaker"})
 _Entry = dict[str, Any]
 
 
@@ -288,6 +291,9 @@ def _entry(table: Path, row: Mapping[str, Any]) -> tuple[str, _Entry]:
         entry["text"] = clean_text(said)
     if speaker is not None and row[speaker] is not None:
         entry["speaker"] = str(row[speaker])
+    for label in _LABELS:
+        if row.get(label) not in (None, ""):
+            entry[label] = str(row[label])
     try:
         entry |= read_place(row)
     except ValueError as error:
