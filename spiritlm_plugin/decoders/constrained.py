@@ -166,15 +166,8 @@ class SeededSampling(LogitsProcessor):
         temperature: float,
         top_p: float,
     ):
-        self.warpers = LogitsProcessorList([TopPLogitsWarper(top_p)])
-        if temperature != 1.0:
-            self.warpers.insert(0, TemperatureLogitsWarper(temperature))
-        self.uniform = torch.stack(
-            [
-                torch.rand(steps, generator=torch.Generator().manual_seed(seed))
-                for seed in seeds
-            ]
-        )
+        self.warpers = warpers(temperature, top_p)
+        self.uniform = torch.stack([uniform(seed, steps) for seed in seeds])
         self.prompt_length: int | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: Tensor) -> Tensor:
@@ -183,13 +176,53 @@ class SeededSampling(LogitsProcessor):
             self.prompt_length = input_ids.shape[1]
             self.uniform = self.uniform.to(scores.device)
         step = input_ids.shape[1] - self.prompt_length
-        probabilities = self.warpers(input_ids, scores).float().softmax(-1)
-        cumulative = probabilities.cumsum(-1)
-        threshold = self.uniform[:, step : step + 1] * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, threshold, right=True)
-        drawn.clamp_(max=scores.shape[-1] - 1)
-        left = torch.full_like(scores, -torch.inf)
-        return left.scatter_(1, drawn, 0.0)
+        return draw(scores, self.uniform[:, step : step + 1], self.warpers)
+
+
+def uniform(seed: int, steps: int) -> Tensor:
+    """Return the random numbers of a seed, in [0, 1), shape (steps,).
+
+    The first of them are the same, however many there are.
+    """
+    return torch.rand(steps, generator=torch.Generator().manual_seed(seed))
+
+
+def warpers(temperature: float, top_p: float) -> LogitsProcessorList:
+    """Return what shapes scores before a token is drawn."""
+    shaping = LogitsProcessorList([TopPLogitsWarper(top_p)])
+    if temperature != 1.0:
+        shaping.insert(0, TemperatureLogitsWarper(temperature))
+    return shaping
+
+
+def draw(
+    scores: Tensor, numbers: Tensor, shaping: LogitsProcessorList
+) -> Tensor:
+    """Return scores that leave one token for each row: the one drawn.
+
+    Arguments
+    ---------
+    scores : Tensor
+        Shape (batch, rows).
+    numbers : Tensor
+        In [0, 1), shape (batch, 1).
+    shaping : LogitsProcessorList
+        As of `warpers`.
+
+    Example
+    -------
+    >>> draw(torch.zeros(1, 4), torch.tensor([[0.6]]), warpers(1.0, 1.0))
+    tensor([[-inf, -inf, 0., -inf]])
+    """
+    # They look at scores alone.
+    none = torch.LongTensor(len(scores), 0)
+    probabilities = shaping(none, scores).float().softmax(-1)
+    cumulative = probabilities.cumsum(-1)
+    threshold = numbers * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, threshold, right=True)
+    drawn.clamp_(max=scores.shape[-1] - 1)
+    left = torch.full_like(scores, -torch.inf)
+    return left.scatter_(1, drawn, 0.0)
 
 
 class RowLimit(StoppingCriteria):
@@ -337,32 +370,19 @@ def decode(
     >>> len(out.ids), out.end_reason
     (3, 'max_new_tokens')
     """
-    max_new_tokens, temperature, top_p, num_beams = check_sampling(
-        max_new_tokens, temperature, top_p, num_beams
+    sampling = check_decoding(
+        prompts,
+        lm.context,
+        check_sampling(max_new_tokens, temperature, top_p, num_beams),
+        seeds,
+        max_seconds,
+        seconds_of,
     )
-    if num_beams > 1 and max_seconds is not None:
-        raise ValueError(
-            f"num_beams={num_beams} and max_seconds={max_seconds} do not go "
-            "together; leave one out"
-        )
-    if max_seconds is not None and seconds_of is None:
-        raise ValueError(
-            "max_seconds needs seconds_of, which says how long speech is"
-        )
-    if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
-        raise ValueError(
-            "sampling needs a seed for each prompt; give seeds, or "
-            "temperature=0"
-        )
+    max_new_tokens, temperature, top_p, num_beams = sampling
     if not prompts:
         return []
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
-    if longest >= lm.context:
-        raise ValueError(
-            f"a prompt of {longest} tokens leaves no room in the model's "
-            f"context of {lm.context}; shorten it"
-        )
     # No more random numbers are drawn than there can be tokens.
     max_new_tokens = min(max_new_tokens, lm.context - min(lengths))
     eos_id = lm.vocabulary.eos_id
@@ -394,7 +414,58 @@ def decode(
             stopping_criteria=StoppingCriteriaList(limits),
         )
     assert isinstance(sequences, Tensor)  # and no more, as asked
-    return _ends(sequences[:, longest:], eos_id, limits, max_new_tokens)
+    return cut(sequences[:, longest:], eos_id, limits, max_new_tokens)
+
+
+def check_decoding(
+    prompts: Sequence[Sequence[int]],
+    context: int,
+    sampling: Sampling,
+    seeds: Sequence[int] | None,
+    max_seconds: float | None,
+    seconds_of: Callable[[Tensor], Tensor] | None,
+) -> Sampling:
+    """Return how tokens are chosen, if that goes with the other arguments.
+
+    Arguments
+    ---------
+    prompts, seeds, max_seconds, seconds_of
+        As of `decode`.
+    context : int
+        Tokens that the model can see at once.
+    sampling : Sampling
+        As of `check_sampling`.
+
+    Raises
+    ------
+    ValueError
+        If a prompt fills the context, or an argument does not go with
+        another.
+    """
+    beams = sampling.num_beams
+    if beams > 1 and max_seconds is not None:
+        raise ValueError(
+            f"num_beams={beams} and max_seconds={max_seconds} do not go "
+            "together; leave one out"
+        )
+    if max_seconds is not None and seconds_of is None:
+        raise ValueError(
+            "max_seconds needs seconds_of, which says how long speech is"
+        )
+    if sampling.temperature > 0 and (
+        seeds is None or len(seeds) != len(prompts)
+    ):
+        raise ValueError(
+            "sampling needs a seed for each prompt; give seeds, or "
+            "temperature=0"
+        )
+    longest = max(map(len, prompts), default=0)
+    if longest >= context:
+        raise ValueError(
+            f"a prompt of {longest} tokens leaves no room in the model's "
+            f"context of {context}; shorten it"
+        )
+    return sampling
 
 
 @contextmanager
@@ -407,14 +478,26 @@ def _without_defaults(model: GenerationMixin) -> Iterator[None]:
         model.generation_config = own
 
 
-def _ends(
-    new: Tensor, eos_id: int, limits: list[RowLimit], max_new_tokens: int
+def cut(
+    new: Tensor, eos_id: int, limits: Sequence[RowLimit], max_new_tokens: int
 ) -> list[Decoded]:
-    """Cut each row of new tokens at its end and say why it ended."""
+    """Cut each row of new tokens at its end and say why it ended.
+
+    Arguments
+    ---------
+    new : Tensor
+        Tokens behind the prompts, shape (batch, tokens); rows that have ended
+        are padded with the end-of-sequence token.
+    eos_id : int
+        That token.
+    limits : sequence of RowLimit
+        That were asked at each token.
+    max_new_tokens : int
+        Tokens that could be added.
+    """
     is_end = new == eos_id
     first = torch.where(is_end.any(1), is_end.long().argmax(1), _NEVER)
-    # Rows that have ended are padded with the end-of-sequence token, so the
-    # one that counts comes before any limit.
+    # Of the end-of-sequence tokens the one that counts comes before any limit.
     ends = [first + 1]
     for limit in limits:  # the beams of a row reach it together
         assert limit.stopped_at is not None  # generate has asked it

@@ -21,7 +21,6 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechStream,
     SpeechUnits,
 )
-from spiritlm_plugin.decoders.shared_context import shared_log_likelihood
 from spiritlm_plugin.evaluation.comprehension_groups import (
     Groups,
     modalities_of,
@@ -95,11 +94,8 @@ class Scorer:
                         continuations.append(continuation)
             rows.append({"id": name, "scores": scores})
         self.shorten(rows, contexts, continuations)
-        sums = shared_log_likelihood(
-            self.lm.mods.language_model,
-            contexts,
-            continuations,
-            self.batch_size,
+        sums = self.lm.engine.log_likelihood(
+            contexts, continuations, self.batch_size, shared=True
         ).tolist()
         written = (score for row in rows for score in row["scores"])
         for score, total, ids in zip(written, sums, continuations):

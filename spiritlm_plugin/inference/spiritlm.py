@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
-from spiritlm_plugin.dataio.batching import sized_batches
 from spiritlm_plugin.dataio.units.segments import (
     Segment,
     Speech,
@@ -22,12 +21,23 @@ from spiritlm_plugin.dataio.units.segments import (
 )
 from spiritlm_plugin.dataio.units.units import Kind
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary, check_output
-from spiritlm_plugin.decoders.constrained import check_sampling, decode
+from spiritlm_plugin.decoders.constrained import check_sampling
+from spiritlm_plugin.decoders.engines import (
+    Engine,
+    TransformersEngine,
+    check_engine,
+)
+from spiritlm_plugin.decoders.vllm_engine import VllmEngine
 from spiritlm_plugin.inference.codec import SpeechCodec
 from spiritlm_plugin.inference.generation import Generation, Speaking
 from spiritlm_plugin.inference.tasks import Tasks
+from spiritlm_plugin.pretrained.building import language_model_arguments
+from spiritlm_plugin.pretrained.folders import local_folder
 from spiritlm_plugin.utils.arguments import as_list, flag, number, whole_number
 from spiritlm_plugin.utils.seeds import draw_seeds
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Of max_seconds: far beyond any context.
 _LONGEST = 1e9
@@ -45,6 +55,9 @@ class SpiritLM(SpeechCodec, Tasks):
     *args, **kwargs
         As of `speechbrain.inference.interfaces.Pretrained`; ``modules`` holds
         ``tokenizer``, ``vocoder`` and ``language_model``.
+    engine : Engine, optional
+        Runs the language model in the place of the module, which is then
+        None; by default transformers run the module.
 
     Example
     -------
@@ -59,12 +72,70 @@ class SpiritLM(SpeechCodec, Tasks):
 
     MODULES_NEEDED = ["tokenizer", "vocoder", "language_model"]
 
+    def __init__(self, *args: Any, engine: Engine | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._engine = engine
+
+    @classmethod
+    def from_hparams(
+        cls,
+        source: str | Path,
+        hparams_file: str = "hyperparams.yaml",
+        overrides: dict[str, Any] | None = None,
+        trust: bool = False,
+        engine: str = "transformers",
+        engine_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a SpeechBrain pretrained folder.
+
+        Arguments
+        ---------
+        source, hparams_file, overrides, trust, **kwargs
+            As of `SpeechCodec.from_hparams`.
+        engine : str
+            Which runs the language model: ``"transformers"``, or ``"vllm"``,
+            of the extra ``[vllm]``, which loads its weights in the place of
+            transformers.
+        engine_options : dict, optional
+            Of ``vllm.LLM``.
+
+        Raises
+        ------
+        ValueError
+            Also if there is no such engine.
+        ImportError
+            If the engine is not installed.
+
+        Example
+        -------
+        >>> lm = SpiritLM.from_hparams("tinyspeech")
+        >>> lm.context
+        1024
+        """
+        check_engine(engine, engine_options)
+        if engine == "transformers":
+            return super().from_hparams(
+                source, hparams_file, overrides, trust, **kwargs
+            )
+        folder = local_folder(source, hparams_file)
+        without = {**(overrides or {}), "language_model": None}
+        lm = super().from_hparams(
+            folder, hparams_file, without, trust, **kwargs
+        )
+        if lm is not None:
+            own = language_model_arguments(folder, hparams_file, overrides)
+            lm._engine = VllmEngine(**own, **(engine_options or {}))
+        return lm
+
     @classmethod
     def from_release(
         cls,
         folder: str | Path | None = None,
         variant: str = "expressive",
         dtype: str = "auto",
+        engine: str = "transformers",
+        engine_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> SpiritLM:
         """Load the released checkpoints, as downloaded.
@@ -78,6 +149,8 @@ class SpiritLM(SpeechCodec, Tasks):
             ``"base"`` or ``"expressive"``.
         dtype : str
             Of the language model; ``"auto"`` is that of the weights.
+        engine, engine_options
+            As of `from_hparams`.
         **kwargs
             As of `Pretrained`: ``run_opts``, ``freeze_params``.
 
@@ -96,24 +169,39 @@ class SpiritLM(SpeechCodec, Tasks):
         from spiritlm_plugin.integrations.parts import build
         from spiritlm_plugin.integrations.release import read_release
 
+        check_engine(engine, engine_options)
         folder = folder or os.environ.get("SPIRITLM_CHECKPOINTS_DIR")
         if folder is None:
             raise ValueError(
                 "name the folder of the released checkpoints, or set "
                 "SPIRITLM_CHECKPOINTS_DIR"
             )
-        hparams = build(read_release(folder, variant), dtype)
-        return cls(hparams["modules"], hparams, **kwargs)
+        parts = read_release(folder, variant)
+        if engine == "transformers":
+            hparams = build(parts, dtype)
+            return cls(hparams["modules"], hparams, **kwargs)
+        assert parts.language_model is not None  # a release has one
+        hparams = build(replace(parts, language_model=None))
+        modules = {**hparams["modules"], "language_model": None}
+        loaded = VllmEngine(
+            parts.language_model, dtype, **(engine_options or {})
+        )
+        return cls(modules, hparams, engine=loaded, **kwargs)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the language model."""
+        return self._engine or TransformersEngine(self.mods.language_model)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The language model's `Vocabulary`."""
-        return self.mods.language_model.vocabulary
+        return self.engine.vocabulary
 
     @property
     def context(self) -> int:
         """Tokens that a prompt and its continuation may have together."""
-        return self.mods.language_model.context
+        return self.engine.context
 
     @property
     def expressive(self) -> bool:
@@ -249,20 +337,16 @@ class SpiritLM(SpeechCodec, Tasks):
         batch = self.with_units(batch)
         ids = [self.vocabulary.encode(prompt, output) for prompt in batch]
         speaking = Speaking(self.mods.vocoder, self.vocabulary)
-        decoded: list[Any] = [None] * len(ids)
-        for chosen in sized_batches([len(item) for item in ids], batch_size):
-            results = decode(
-                self.mods.language_model,
-                [ids[i] for i in chosen],
-                output,
-                seeds=[seeds[i] for i in chosen],
-                stop=stop,
-                max_seconds=max_seconds,
-                seconds_of=speaking.seconds_of,
-                **sampling._asdict(),
-            )
-            for i, result in zip(chosen, results):
-                decoded[i] = result
+        decoded = self.engine.decode(
+            ids,
+            output,
+            seeds=seeds,
+            stop=stop,
+            max_seconds=max_seconds,
+            seconds_of=speaking.seconds_of,
+            batch_size=batch_size,
+            **sampling._asdict(),
+        )
         generations = []
         for result in decoded:
             segments = self.vocabulary.decode(result.ids)
@@ -348,12 +432,7 @@ class SpiritLM(SpeechCodec, Tasks):
             contexts.append(self.vocabulary.encode(prompt, modality))
             targets.append(target)
         counts = torch.tensor([*map(len, targets)], dtype=torch.int64)
-        sums = torch.empty(len(targets))
-        lengths = [len(c) + len(t) for c, t in zip(contexts, targets)]
-        for chosen in sized_batches(lengths, batch_size):
-            sums[chosen] = self.mods.language_model.log_likelihood(
-                [contexts[i] for i in chosen], [targets[i] for i in chosen]
-            )
+        sums = self.engine.log_likelihood(contexts, targets, batch_size)
         return sums, counts
 
     def with_units(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ruamel.yaml
+from hyperpyyaml import resolve_references
 from speechbrain.inference.interfaces import pretrained_from_hparams
 from torch import nn
 
@@ -14,7 +16,11 @@ from spiritlm_plugin.dataio.checkpoints import (
     check_weights,
     read_pickle,
 )
+from spiritlm_plugin.pretrained.trust import read_hyperparams
 
+# What loads a language model, and what of its arguments an engine takes.
+_LOADER = "!apply:spiritlm_plugin.lobes.language_model.load_language_model"
+_TAKEN = {"folder", "dtype"}
 # Weights that SpeechBrain's own hooks read.
 _PICKLES = {".ckpt", ".pt", ".bin"}
 
@@ -88,6 +94,64 @@ def build_folder(
         _check_modules(built["modules"], folder / hparams_file)
         _check_transferred(built["hparams"]["pretrainer"])
     return built
+
+
+def language_model_arguments(
+    folder: str | Path,
+    hparams_file: str,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Return where the YAML of a pretrained folder has its language model.
+
+    Arguments
+    ---------
+    folder, hparams_file, overrides
+        As of `build_folder`. Nothing is built.
+
+    Returns
+    -------
+    dict
+        ``folder`` and, where it is said, ``dtype``, as of
+        `load_language_model`.
+
+    Raises
+    ------
+    ValueError
+        If the YAML does not load one, or loads it in another way.
+
+    Example
+    -------
+    >>> from spiritlm_plugin.pretrained.folders import local_folder
+    >>> found = language_model_arguments(
+    ...     local_folder("tinyspeech"), "hyperparams.yaml"
+    ... )
+    >>> Path(found["folder"]).name, found["dtype"]
+    ('language_model', 'auto')
+    """
+    path = Path(folder) / hparams_file
+    text = read_hyperparams(path)
+    place = {"pretrained_path": str(folder), **(overrides or {})}
+    try:
+        resolved = resolve_references(text, place).getvalue()
+        root = ruamel.yaml.YAML(pure=True).compose(resolved)
+    except Exception as error:  # of HyperPyYAML, which raises what comes
+        raise ValueError(f"cannot read {path}: {error}") from error
+    entries = {key.value: value for key, value in root.value}
+    node = entries.get("language_model")
+    if node is None or node.tag != _LOADER:
+        raise ValueError(
+            f"{path} does not load its language_model with "
+            f"{_LOADER.removeprefix('!apply:')}, so that no other engine can; "
+            'load it with engine="transformers"'
+        )
+    found = {key.value: value.value for key, value in node.value}
+    if set(found) - _TAKEN:
+        raise ValueError(
+            f"{path} loads its language_model with "
+            f"{', '.join(sorted(set(found) - _TAKEN))}, which other engines "
+            'cannot; load it with engine="transformers"'
+        )
+    return found
 
 
 def _check_modules(modules: Any, path: Path) -> None:
