@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from spiritlm_plugin.integrations.parts import add_language_model
+from spiritlm_plugin.integrations.training_record import write_record
 from spiritlm_plugin.lobes.language_model import LanguageModel
 from spiritlm_plugin.pretrained.folders import local_folder
 from spiritlm_plugin.utils.files import read_text, write_file, writing
@@ -24,6 +27,7 @@ def export_model(
     codec_hparams: str = "hyperparams.yaml",
     state: dict[str, Tensor] | None = None,
     dtype: str | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a SpeechBrain pretrained folder.
 
@@ -40,6 +44,9 @@ def export_model(
         In that folder.
     state, dtype
         As of `LanguageModel.save`.
+    training : dict, optional
+        As of `training_record`; goes to ``training.json``, of which
+        `push_to_hub` makes the model card.
 
     Returns
     -------
@@ -69,6 +76,7 @@ def export_model(
         if (source / name).is_file():
             with writing(folder / name) as partial:
                 shutil.copy(source / name, partial)
+    write_record(folder, training)
     lm.save(folder / "language_model", state, dtype)
     has_one = _LANGUAGE_MODEL.search(yaml)
     yaml = _LANGUAGE_MODEL.sub("language_model", yaml)

@@ -18,6 +18,7 @@ from speechbrain.utils.distributed import if_main_process
 from spiritlm_plugin.dataio.corpus.unit_store import fingerprints
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.export_model import export_model
+from spiritlm_plugin.integrations.training_record import training_record
 from spiritlm_plugin.lobes.adapters import merge_adapters
 from spiritlm_plugin.training.pretraining import (
     LanguageModelBrain,
@@ -52,6 +53,7 @@ def main(arguments):
         checkpointer=hparams["checkpointer"],
     )
     prepare_validation(brain, codec, valid_loader, parts)
+    record = training_record(hparams, brain.device)
     brain.fit(hparams["epoch_counter"], loader, valid_loader)
     state = full_state(lm) if hparams["fsdp"] else None
     merge_adapters(lm)
@@ -63,6 +65,7 @@ def main(arguments):
             hparams["codec_hparams"],
             state,
             hparams["export_dtype"],
+            record | {"steps": brain.optimizer_step},
         )
 
 
