@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Synthesize TinySpeech: a small world of English with all that is known of it.
+"""Synthesize TinySpeech: a small world with all that is known of it.
 
     python tinyspeech_prepare.py FOLDER --size small
 
-The sentences come from a grammar, the sound from eSpeak NG (package
-espeakng-loader). A run that was stopped goes on where it was.
+The sentences come from a grammar, of English or, by ``--language es``, of
+Spanish, the sound from eSpeak NG (package espeakng-loader). A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ except ModuleNotFoundError as error:
         "TinySpeech needs eSpeak NG: pip install espeakng-loader"
     ) from error
 
-from tinyspeech import VERSION  # noqa: E402
-from tinyspeech.corpus import (  # noqa: E402
+from tinyspeech import VERSION
+from tinyspeech.corpus import (
     SIZES,
     Utterance,
     plan,
     text_lines,
 )
-from tinyspeech.synthesis import SAMPLE_RATE, record  # noqa: E402
+from tinyspeech.language import LANGUAGES, Language, load_language
+from tinyspeech.synthesis import SAMPLE_RATE, record
 
 SHARD = 200
 
@@ -44,6 +45,8 @@ def prepare_tinyspeech(
     size: str = "small",
     seed: int = 0,
     jobs: int | None = None,
+    speakers: str = "",
+    language: str = "en",
 ) -> dict:
     """Make the corpus, or finish one that was begun.
 
@@ -57,6 +60,11 @@ def prepare_tinyspeech(
         Of all that is random; the corpus depends on nothing else.
     jobs : int or None
         Processes; None for one per core.
+    speakers : str
+        Names of voices, with commas between them, that speak all of it; empty
+        for six voices, and a seventh in ``test_unseen_voice``.
+    language : str
+        "en" or "es".
 
     Returns
     -------
@@ -66,20 +74,28 @@ def prepare_tinyspeech(
     Raises
     ------
     ValueError
-        If the folder holds a corpus of another size, seed or version.
+        If the folder holds a corpus of other settings, or if there is no such
+        voice or language.
     """
     folder = Path(folder)
-    _claim(folder, {"version": VERSION, "size": size, "seed": seed})
+    names = _voices(speakers, load_language(language))
+    wanted = {"version": VERSION, "size": size, "seed": seed}
+    if names:
+        wanted["speakers"] = names
+    if language != "en":
+        wanted["language"] = language
+    _claim(folder, wanted)
     if (folder / "stats.json").exists():
         return json.loads((folder / "stats.json").read_text("utf-8"))
-    manifests = plan(size, seed)
+    manifests = plan(size, seed, language, names)
     shards = {
         f"{name}_{start // SHARD:03d}": utterances[start : start + SHARD]
         for name, utterances in manifests.items()
         for start in range(0, len(utterances), SHARD)
     }
-    _synthesize(folder, shards, jobs or os.cpu_count() or 1)
-    _write_text(folder / "text" / "train.txt", text_lines(size, seed))
+    _synthesize(folder, shards, language, jobs or os.cpu_count() or 1)
+    lines = text_lines(size, seed, language)
+    _write_text(folder / "text" / "train.txt", lines)
     entries: dict[str, dict] = {name: {} for name in manifests}
     for shard in shards:
         name = shard.rpartition("_")[0]
@@ -89,6 +105,16 @@ def prepare_tinyspeech(
     stats = _statistics(entries)
     _write_json(folder / "stats.json", stats)
     return stats
+
+
+def _voices(names: str, language: Language) -> list[str]:
+    chosen = list(dict.fromkeys(names.replace(",", " ").split()))
+    for name in chosen:
+        if name not in language.voices:
+            raise ValueError(
+                f"no voice {name!r}; there are {', '.join(language.voices)}"
+            )
+    return chosen
 
 
 def _claim(folder: Path, wanted: dict) -> None:
@@ -113,15 +139,18 @@ def _sidecar(folder: Path, shard: str) -> Path:
 
 
 def _synthesize(
-    folder: Path, shards: dict[str, list[Utterance]], jobs: int
+    folder: Path,
+    shards: dict[str, list[Utterance]],
+    language: str,
+    jobs: int,
 ) -> None:
     missing = [
-        (folder, shard, utterances)
+        (folder, shard, utterances, language)
         for shard, utterances in shards.items()
         if not _sidecar(folder, shard).exists()
     ]
     total = sum(map(len, shards.values()))
-    done = total - sum(len(utterances) for _, _, utterances in missing)
+    done = total - sum(len(utterances) for _, _, utterances, _ in missing)
     # eSpeak remembers what it said: a new process for each shard makes the
     # sound of a shard depend on nothing but the shard.
     with (
@@ -132,21 +161,28 @@ def _synthesize(
             bar.update(count)
 
 
-def _make_shard(task: tuple[Path, str, list[Utterance]]) -> int:
-    folder, shard, utterances = task
+def _make_shard(task: tuple[Path, str, list[Utterance], str]) -> int:
+    folder, shard, utterances, code = task
+    language = load_language(code)
     entries = {}
     split, _, number = shard.rpartition("_")
     (folder / "wav" / split / number).mkdir(parents=True, exist_ok=True)
     for utterance in utterances:
         where = f"wav/{split}/{number}/{utterance.name}.wav"
-        entries[utterance.name] = _make(folder, where, utterance)
+        entries[utterance.name] = _make(folder, where, utterance, language)
     _write_json(_sidecar(folder, shard), entries)
     return len(utterances)
 
 
-def _make(folder: Path, where: str, utterance: Utterance) -> dict:
+def _make(
+    folder: Path, where: str, utterance: Utterance, language: Language
+) -> dict:
     recording = record(
-        utterance.sentences, utterance.speaker, utterance.style, utterance.key
+        utterance.sentences,
+        utterance.speaker,
+        utterance.style,
+        utterance.key,
+        language,
     )
     temporary = folder / f"{where}.tmp"
     soundfile.write(
@@ -225,6 +261,18 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--jobs", type=int, help="processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--speakers",
+        default="",
+        help="voices that speak all of it, as anna,gus (default: six, and "
+        "another one in test_unseen_voice)",
+    )
+    parser.add_argument(
+        "--language",
+        choices=list(LANGUAGES),
+        default="en",
+        help="default: %(default)s",
     )
     options = parser.parse_args(arguments)
     try:

@@ -18,8 +18,7 @@ from random import Random
 
 import soundfile
 from tinyspeech.corpus import share_of
-from tinyspeech.grammar import Grammar
-from tinyspeech.sentiment import WORDS, opinion
+from tinyspeech.language import Language, load_language
 from tinyspeech.templates import transcript
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
@@ -37,16 +36,9 @@ SPLITS = {
     "dev": ("valid", 300),
     "test": ("test", 180),
 }
+ENGLISH = load_language("en")
 # Their words are neutral.
 KINDS = ("sentence", "command")
-PHRASES = {
-    sentiment: [
-        phrase.split()
-        for phrases in slots.values()
-        for phrase in phrases.lower().split(",")
-    ]
-    for sentiment, slots in WORDS.items()
-}
 
 
 def prepare_stsp(corpus: str | Path, archive: str | Path) -> dict[str, int]:
@@ -75,6 +67,7 @@ def prepare_stsp(corpus: str | Path, archive: str | Path) -> dict[str, int]:
         split: load_manifest(corpus / name, ["style", "words"])
         for split, (name, _) in SPLITS.items()
     }
+    language = read_language(corpus)
     (archive / "data" / "prompts").mkdir(parents=True, exist_ok=True)
     link(archive / "data" / "tinyspeech", corpus)
     written = {}
@@ -84,17 +77,24 @@ def prepare_stsp(corpus: str | Path, archive: str | Path) -> dict[str, int]:
             spoken = cut_prompts(spoken, manifests[split], archive, corpus)
         tables = {
             "tinyspeech_read": with_paths(spoken, corpus),
-            "tinyspeech_asr": texts(share, count, whole=split != "test"),
+            "tinyspeech_asr": texts(share, count, split != "test", language),
         }
         for name, rows in tables.items():
             name = f"tinyspeech/{name}.{split}"
             written[name] = write(archive, name, split, rows)
     for direction in DIRECTIONS:
-        rows = shots(direction, manifests["train"], corpus)
+        rows = shots(direction, manifests["train"], corpus, language)
         written[f"few_shot/{direction}"] = write(
             archive, f"few_shot/{direction}", "train", rows
         )
     return written
+
+
+def read_language(corpus: Path) -> Language:
+    """Return the language of a corpus; English where it says none."""
+    path = corpus / "corpus.json"
+    settings = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return load_language(settings.get("language", "en"))
 
 
 def link(path: Path, target: Path) -> None:
@@ -145,7 +145,9 @@ def place(wav: str, corpus: Path) -> str:
     return f"tinyspeech/{Path(wav).relative_to(corpus)}"
 
 
-def texts(share: str, count: int, whole: bool) -> Iterator[dict]:
+def texts(
+    share: str, count: int, whole: bool, language: Language = ENGLISH
+) -> Iterator[dict]:
     """Yield texts, balanced over the sentiments.
 
     Arguments
@@ -157,14 +159,16 @@ def texts(share: str, count: int, whole: bool) -> Iterator[dict]:
     whole : bool
         Whether to give whole sentences, first and second halves in turn, or
         first halves alone, which are prompts.
+    language : Language
+        Of the texts.
     """
     rng = Random(f"stsp {share}")
     used = set()
     for i in range(count):
         sentiment = SENTIMENTS[i % len(SENTIMENTS)]
         while True:
-            text = draw(sentiment, rng)
-            parts = halves(text, sentiment)
+            text = draw(sentiment, rng, language)
+            parts = halves(text, sentiment, language)
             if parts and share_of(text) == share and text not in used:
                 break
         used.add(text)
@@ -176,43 +180,51 @@ def texts(share: str, count: int, whole: bool) -> Iterator[dict]:
         }
 
 
-def draw(sentiment: str, rng: Random) -> str:
+def draw(sentiment: str, rng: Random, language: Language) -> str:
     """Draw a sentence with a sentiment."""
     if sentiment == "neutral":
-        return transcript(Grammar(rng).sentence())
-    return transcript(opinion(sentiment, rng))
+        return transcript(language.grammar(rng).sentence())
+    return transcript(language.opinion(sentiment, rng))
 
 
-def halves(text: str, sentiment: str) -> tuple[str, str] | None:
+def halves(
+    text: str, sentiment: str, language: Language = ENGLISH
+) -> tuple[str, str] | None:
     """Cut a text so that both halves have its sentiment; None if none can."""
     words, cut = text.split(), len(text.split()) // 2
     if sentiment == "neutral":
-        if any(charged(words, other) for other in PHRASES) or not cut:
+        if not cut or any(
+            charged(words, other, language) for other in language.feelings
+        ):
             return None
     else:
-        spans = charged(words, sentiment)
+        spans = charged(words, sentiment, language)
         if not spans or spans[0][1] > spans[-1][0]:
             return None
         cut = min(max(cut, spans[0][1]), spans[-1][0])
     return " ".join(words[:cut]), " ".join(words[cut:])
 
 
-def charged(words: list[str], sentiment: str) -> list[tuple[int, int]]:
+def charged(
+    words: list[str], sentiment: str, language: Language = ENGLISH
+) -> list[tuple[int, int]]:
     """Return where phrases with a sentiment begin and end."""
     return [
         (start, start + len(phrase))
         for start in range(len(words))
-        for phrase in PHRASES[sentiment]
-        if words[start : start + len(phrase)] == phrase
+        for phrase in language.feelings[sentiment]
+        if words[start : start + len(phrase)] == list(phrase)
     ]
 
 
-def shots(direction: str, items: dict, corpus: Path) -> Iterator[dict]:
+def shots(
+    direction: str, items: dict, corpus: Path, language: Language
+) -> Iterator[dict]:
     """Yield utterances, in halves, whose voice and words agree."""
     _, prompt, output = DIRECTIONS[direction]
     for item in items.values():
         sentiment = item["sentiment"]
-        parts = halves(item["text"], sentiment)
+        parts = halves(item["text"], sentiment, language)
         is_told = item["kind"] in ("sentence", "sentiment")
         if is_told and parts and SENTIMENT_OF[item["style"]] == sentiment:
             wav = place(item["wav"], corpus)

@@ -31,16 +31,20 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇", "'"))
 
 
 def load_recognizer(
-    source: str | Path, device: str = "cpu", batch_size: int = 16
+    source: str | Path | Mapping[str, str],
+    device: str = "cpu",
+    batch_size: int = 16,
 ) -> Recognizer:
-    """Load a recognizer of English that knows nothing of the speaker.
+    """Load a recognizer that knows nothing of the speaker.
 
     Arguments
     ---------
-    source : str or Path
+    source : str, Path or dict
         A folder with a Whisper model in CTranslate2's format (it needs the
-        package faster-whisper); or any speech recognizer of transformers, as
-        a folder or by its name on the Hub.
+        package faster-whisper), which listens for English; or any speech
+        recognizer of transformers, as a folder or by its name on the Hub, of
+        which a multilingual Whisper finds the language by itself. In
+        ``{"source": "small", "language": "es"}`` the language is said.
     device : str
         To run on.
     batch_size : int
@@ -55,9 +59,14 @@ def load_recognizer(
     ------
     ImportError
         If faster-whisper is needed and missing.
+    ValueError
+        If a language is said to a recognizer that knows but one.
     """
+    language = None
+    if isinstance(source, Mapping):
+        language, source = source.get("language"), source["source"]
     if (Path(source) / "model.bin").is_file():
-        return _load_faster_whisper(str(source), device)
+        return _load_faster_whisper(str(source), device, language or "en")
     from transformers import pipeline
 
     # Its types know one recording at a time.
@@ -69,8 +78,17 @@ def load_recognizer(
     )
 
     longest = math.inf
+    options: dict[str, Any] = {}
     if recognize.type == "seq2seq_whisper":
         longest = recognize.feature_extractor.chunk_length * SAMPLE_RATE
+    if language is not None:
+        known = getattr(recognize.model.generation_config, "lang_to_id", None)
+        if not known:
+            raise ValueError(
+                f"{source} is no multilingual Whisper, and takes no language, "
+                f"got {language!r}; leave it away"
+            )
+        options = {"generate_kwargs": {"language": language}}
 
     def transcribe(wavs: Sequence[Tensor]) -> list[str]:
         inputs = [
@@ -81,16 +99,21 @@ def load_recognizer(
         short = [i for i in range(len(wavs)) if i not in set(long)]
         found = []
         if short:
-            found = recognize([inputs[i] for i in short], batch_size=batch_size)
+            found = recognize(
+                [inputs[i] for i in short], batch_size=batch_size, **options
+            )
         # Whisper goes on from time to time; other lengths cannot be batched.
-        found += [recognize(inputs[i], return_timestamps=True) for i in long]
+        found += [
+            recognize(inputs[i], return_timestamps=True, **options)
+            for i in long
+        ]
         texts = dict(zip([*short, *long], found))
         return [texts[i]["text"].strip() for i in range(len(wavs))]
 
     return transcribe
 
 
-def _load_faster_whisper(folder: str, device: str) -> Recognizer:
+def _load_faster_whisper(folder: str, device: str, language: str) -> Recognizer:
     try:
         from faster_whisper import WhisperModel
     except ModuleNotFoundError as error:
@@ -101,12 +124,12 @@ def _load_faster_whisper(folder: str, device: str) -> Recognizer:
     model = WhisperModel(folder, device=kind, device_index=int(index or 0))
 
     def transcribe(wavs: Sequence[Tensor]) -> list[str]:
-        return [_join(model, wav) for wav in wavs]
+        return [_join(model, wav, language) for wav in wavs]
 
     return transcribe
 
 
-def _join(model: Any, wav: Tensor) -> str:
+def _join(model: Any, wav: Tensor, language: str) -> str:
     """Transcribe; again, where the words repeat themselves without end.
 
     Whisper's authors know such transcripts by the same sign, and draw from the
@@ -116,7 +139,7 @@ def _join(model: Any, wav: Tensor) -> str:
     def decode(**options: Any) -> list[Any]:
         segments, _ = model.transcribe(
             wav.cpu().numpy(),
-            language="en",
+            language=language,
             temperature=0.0,
             condition_on_previous_text=False,
             **options,

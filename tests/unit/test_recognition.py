@@ -159,6 +159,63 @@ def test_recognizer_without_its_package(tmp_path, monkeypatch):
         recognition.load_recognizer(tmp_path)
 
 
+class Listener:
+    """A recognizer of transformers that says what it was asked with."""
+
+    type = "seq2seq_whisper"
+    feature_extractor = SimpleNamespace(chunk_length=1)
+
+    def __init__(self, **known):
+        config = SimpleNamespace(**known)
+        self.model = SimpleNamespace(generation_config=config)
+
+    def __call__(self, inputs, **options):
+        text = {"text": str(options.get("generate_kwargs", {}))}
+        return [text] * len(inputs) if isinstance(inputs, list) else text
+
+
+def listen_by(monkeypatch, pipeline):
+    """Have transformers make this for a pipeline."""
+    for module in ("transformers", "transformers.pipelines"):
+        monkeypatch.setattr(f"{module}.pipeline", lambda *_, **__: pipeline)
+
+
+@pytest.mark.parametrize("samples", [4, 16001])
+def test_a_recognizer_is_told_its_language(monkeypatch, samples):
+    whisper = Listener(lang_to_id={"<|es|>": 1})
+    listen_by(monkeypatch, whisper)
+    wav = torch.zeros(samples)
+    assert recognition.load_recognizer("small")([wav]) == ["{}"]
+    told = recognition.load_recognizer({"source": "small", "language": "es"})
+    assert told([wav]) == ["{'language': 'es'}"]
+
+
+def test_a_recognizer_of_one_language_is_told_none(monkeypatch):
+    listen_by(monkeypatch, Listener())
+    with pytest.raises(ValueError, match="tiny.en is no multilingual Whisper"):
+        recognition.load_recognizer({"source": "tiny.en", "language": "es"})
+
+
+@pytest.mark.parametrize(
+    ("named", "language"), [({}, "en"), ({"language": "es"}, "es")]
+)
+def test_whisper_of_ctranslate_listens_for_a_language(
+    tmp_path, monkeypatch, named, language
+):
+    class Model:
+        def __init__(self, *_, **__): ...
+
+        def transcribe(self, wav, language, **options):
+            segment = SimpleNamespace(text=language, compression_ratio=1)
+            return iter([segment]), None
+
+    (tmp_path / "model.bin").touch()
+    module = SimpleNamespace(WhisperModel=Model)
+    monkeypatch.setitem(sys.modules, "faster_whisper", module)
+    source = {"source": str(tmp_path), **named}
+    assert recognition.load_recognizer(source)([torch.zeros(4)]) == [language]
+
+
 def test_what_is_longer_than_whisper_hears_at_once(monkeypatch):
     """It is heard alone, from time stamp to time stamp."""
 
@@ -175,9 +232,7 @@ def test_what_is_longer_than_whisper_hears_at_once(monkeypatch):
             ]
             return heard if many else heard[0]
 
-    for module in ("transformers", "transformers.pipelines"):
-        patched = f"{module}.pipeline"
-        monkeypatch.setattr(patched, lambda *_, **__: Pipeline())
+    listen_by(monkeypatch, Pipeline())
     recognize = recognition.load_recognizer("whisper")
     lengths = [16001, 8000, 20000, 16000]
     found = recognize([torch.zeros(n) for n in lengths])

@@ -1,8 +1,10 @@
 """TinySpeech: the recipe's corpus, at its smallest size."""
 
 import json
+import re
 import shutil
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
@@ -10,6 +12,13 @@ from random import Random
 import numpy as np
 import pytest
 import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import HubertModel
+
+from spiritlm_plugin.inference import SpeechCodec
+from spiritlm_plugin.integrations.parts import load_part, read_parts
 
 pytest.importorskip("espeakng_loader")
 
@@ -40,6 +49,20 @@ def corpus(prepare, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def spanish_corpus(prepare, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spanish")
+    prepare(folder, "debug", language="es", jobs=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spanish(prepare):
+    from tinyspeech.language import load_language
+
+    return load_language("es")
+
+
+@pytest.fixture(scope="module")
 def full_plan(prepare):
     from tinyspeech.corpus import plan
 
@@ -58,8 +81,14 @@ def contents(folder):
     }
 
 
+@pytest.fixture(params=["corpus", "spanish_corpus"])
+def any_corpus(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.mark.parametrize("name", SPLITS + TASKS)
-def test_entries_follow_the_schema(corpus, name):
+def test_entries_follow_the_schema(any_corpus, name):
+    corpus = any_corpus
     entries = read(corpus, name)
     assert entries
     for entry in entries.values():
@@ -73,8 +102,8 @@ def test_entries_follow_the_schema(corpus, name):
 
 
 @pytest.mark.parametrize("name", SPLITS + TASKS)
-def test_times_are_in_order(corpus, name):
-    for entry in read(corpus, name).values():
+def test_times_are_in_order(any_corpus, name):
+    for entry in read(any_corpus, name).values():
         assert [w for w, _, _ in entry["words"]] == entry["text"].split()
         for spans in (entry["words"], entry["phones"]):
             times = [t for _, start, end in spans for t in (start, end)]
@@ -83,7 +112,8 @@ def test_times_are_in_order(corpus, name):
             assert 0 <= times[0] and times[-1] <= entry["duration"] + 1e-3
 
 
-def test_words_are_where_the_sound_is(corpus):
+def test_words_are_where_the_sound_is(any_corpus):
+    corpus = any_corpus
     for entry in read(corpus, "test").values():
         path = entry["wav"].replace("{data_root}", str(corpus))
         samples, rate = soundfile.read(path)
@@ -95,13 +125,39 @@ def test_words_are_where_the_sound_is(corpus):
 
 
 def test_every_voice_and_style_is_heard(corpus):
-    from tinyspeech.synthesis import SPEAKERS, STYLES, UNSEEN_SPEAKER
+    from tinyspeech.language import load_language
+    from tinyspeech.synthesis import STYLES
 
+    english = load_language("en")
     train = read(corpus, "train").values()
-    assert {e["speaker"] for e in train} == set(SPEAKERS)
+    assert {e["speaker"] for e in train} == set(english.speakers)
     assert {e["style"] for e in train} == set(STYLES)
     unseen = read(corpus, "test_unseen_voice").values()
-    assert {e["speaker"] for e in unseen} == set(UNSEEN_SPEAKER)
+    assert {e["speaker"] for e in unseen} == set(english.unseen_speaker)
+
+
+def test_who_speaks_can_be_chosen(corpus, prepare):
+    from tinyspeech.corpus import plan
+
+    chosen = plan("debug", 0, speakers=["gus", "anna"])
+    texts = {n: [u.text for u in found] for n, found in chosen.items()}
+    assert texts == {
+        name: [entry["text"] for entry in read(corpus, name).values()]
+        for name in chosen
+    }
+    for found in chosen.values():
+        assert {u.speaker for u in found} <= {"gus", "anna"}
+    assert {u.speaker for u in chosen["train"]} == {"gus", "anna"}
+    with pytest.raises(ValueError, match="holds TinySpeech of version"):
+        prepare(corpus, "debug", speakers="gus, anna")
+
+
+def test_a_voice_that_is_not_there_is_refused(prepare, tmp_path):
+    with pytest.raises(ValueError, match="no voice 'alba'; there are anna"):
+        prepare(tmp_path / "corpus", "debug", speakers="gus,alba")
+    assert not (tmp_path / "corpus").exists()
+    with pytest.raises(ValueError, match="no language 'tlh'"):
+        prepare(tmp_path / "corpus", "debug", language="tlh")
 
 
 def test_processes_and_folder_do_not_matter(corpus, prepare, tmp_path):
@@ -238,8 +294,9 @@ def test_speakers_are_balanced_in_each_kind(full_plan):
 def test_nonwords_look_like_words(prepare):
     from tinyspeech.pairs import nonwords
 
+    consonants = "bdflmnprtv"
     words = ["garden", "harder", "ladder", "marble", "barber", "table"]
-    for word, new in nonwords(words).items():
+    for word, new in nonwords(words, consonants).items():
         for other in new:
             assert other not in words and len(other) == len(word)
             assert sum(a != b for a, b in zip(word, other)) == 1
@@ -250,9 +307,11 @@ def test_nonwords_look_like_words(prepare):
     ["agreement", "determiner", "participle", "order", "case", "infinitive"],
 )
 def test_a_slip_makes_a_minimal_pair(prepare, slip):
+    from tinyspeech.language import load_language
     from tinyspeech.pairs import sentence_pair
 
-    right, wrong = sentence_pair(slip, Random(0))
+    grammar = load_language("en").grammar
+    right, wrong = sentence_pair(grammar, slip, Random(0))
     one, other = Counter(right.lower().split()), Counter(wrong.lower().split())
     assert sum((one - other).values()) <= 3
 
@@ -263,3 +322,124 @@ def test_help_is_clear(prepare, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "espeakng-loader" in capsys.readouterr().out
+
+
+def test_a_corpus_remembers_its_language(spanish_corpus, spanish):
+    settings = json.loads((spanish_corpus / "corpus.json").read_text())
+    assert settings["language"] == "es"
+    train = read(spanish_corpus, "train").values()
+    assert {e["speaker"] for e in train} == set(spanish.speakers)
+    letters = set("".join(e["text"] for e in train))
+    assert letters & set("áéíóúñ") and letters <= set(
+        "abcdefghijklmnopqrstuvwxyzáéíóúñ "
+    )
+
+
+@pytest.mark.parametrize(
+    ("verb", "tense", "forms"),
+    [
+        ("cantar", "present", "canto cantas canta cantamos cantan"),
+        ("pedir", "past", "pedí pediste pidió pedimos pidieron"),
+        ("dormir", "subjunctive", "duerma duermas duerma durmamos duerman"),
+        ("jugar", "past", "jugué jugaste jugó jugamos jugaron"),
+        ("leer", "past", "leí leíste leyó leímos leyeron"),
+        ("construir", "present", "construyo construyes construye construimos "
+         "construyen"),
+        ("recoger", "subjunctive", "recoja recojas recoja recojamos recojan"),
+        ("seguir", "present", "sigo sigues sigue seguimos siguen"),
+        ("sentarse", "present", "siento sientas sienta sentamos sientan"),
+        ("conocer", "subjunctive", "conozca conozcas conozca conozcamos "
+         "conozcan"),
+        ("tener", "future", "tendré tendrás tendrá tendremos tendrán"),
+        ("ver", "imperfect", "veía veías veía veíamos veían"),
+        ("traer", "past", "traje trajiste trajo trajimos trajeron"),
+    ],
+)  # fmt: skip
+def test_spanish_verbs_are_conjugated(prepare, verb, tense, forms):
+    from tinyspeech.spanish.verbs import conjugate
+
+    assert " ".join(conjugate(verb, tense)) == forms
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32))
+def test_spanish_sentences_are_written_as_spanish_is(spanish, seed):
+    """Contractions, "e" and "u", marks at both ends, composed letters."""
+    rng = Random(seed)
+    mood = rng.choice(["positive", "negative"])
+    told = spanish.story(rng)
+    for text in (
+        spanish.grammar(rng).sentence(),
+        spanish.opinion(mood, rng),
+        spanish.command(rng.choice(spanish.intents), rng),
+        *told.context,
+        told.ending,
+    ):
+        assert text == unicodedata.normalize("NFC", text)
+        assert not re.search(r"\b(a|de) el\b|\by h?i[^e]|\bo h?o", text, re.I)
+        assert not re.search(r"[{}\[\]|<>]|  | [,.?!]", text)
+        assert ("¿" in text) == ("?" in text)
+        assert ("¡" in text) == ("!" in text)
+        first = re.sub("[^¿¡]*[¿¡]|^", "", text, count=1)
+        assert first[0].isupper() or "¿" in text[1:]
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32))
+def test_spanish_phrases_agree(spanish, seed):
+    """Article, noun and adjective have one gender and one number."""
+    from tinyspeech.spanish import lexicon
+    from tinyspeech.spanish.inflection import agree, plural
+
+    phrase = spanish.grammar(Random(seed)).np("thing+animal+fruit", 2)
+    determiner, *rest = phrase.text.split()
+    if determiner in ("todos", "todas"):
+        determiner, *rest = rest
+    nouns = {
+        (plural(w) if phrase.plural else w): feminine
+        for name in lexicon.NOUNS
+        for feminine, words in enumerate(lexicon.NOUNS[name])
+        for w in words
+    }
+    assert nouns[rest[0]] == phrase.feminine
+    feminine = phrase.feminine and rest[0] not in lexicon.STRESSED_A
+    if determiner in ("el", "la", "los", "las", "un", "una"):
+        assert determiner[-1] in ("as" if feminine else "olns")
+        assert (determiner[-1] == "s") == phrase.plural
+    adjectives = {w for words in lexicon.ADJECTIVES.values() for w in words}
+    forms = {agree(w, phrase.feminine, phrase.plural) for w in adjectives}
+    described = re.sub(r" (de|que) .*", "", " ".join(rest[1:]))
+    assert set(described.split()) <= forms | {"y", "muy"}
+
+
+def test_a_spanish_slip_makes_a_minimal_pair(spanish):
+    from tinyspeech.pairs import sentence_pair
+
+    for slip in spanish.slips:
+        for seed in range(5):
+            pair = sentence_pair(spanish.grammar, slip, Random(seed))
+            right, wrong = (Counter(t.lower().split()) for t in pair)
+            assert sum((right - wrong).values()) <= 2
+            assert right.total() == wrong.total()
+
+
+def test_what_another_language_starts_from(tmp_path, monkeypatch):
+    """The parts are those of the model, as they were trained."""
+    monkeypatch.syspath_prepend(RECIPE / "spanish")
+    from start import write_start
+
+    write_start(tmp_path)
+    shipped = SpeechCodec.from_hparams("tinyspeech")
+    part = load_part("phonetic", tmp_path / "phonetic")
+    hubert = HubertModel.from_pretrained(tmp_path / "hubert").eval()
+    wavs = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([16000])
+    with torch.inference_mode():
+        units, _ = part.eval()(wavs, lengths)
+        expected, _ = shipped.mods.tokenizer.phonetic(wavs, lengths)
+        encoder = part.get_submodule("encoder.model")
+        one, other = (m(wavs).last_hidden_state for m in (hubert, encoder))
+    assert torch.equal(units, expected)
+    assert torch.equal(one, other)
+    weights = read_parts(vocoder=tmp_path / "vocoder").states["vocoder"]
+    assert weights["embeddings.phonetic.weight"].shape == (200, 64)

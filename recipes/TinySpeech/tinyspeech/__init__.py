@@ -1,3 +1,3 @@
-"""TinySpeech: a small world of English, written by a grammar, read by eSpeak."""
+"""TinySpeech: a small world, written by grammars, read by eSpeak."""
 
 VERSION = 1

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from random import Random
 
-from .commands import INTENTS, command
-from .grammar import Grammar
-from .pairs import SLIPS, nonwords, sentence_pair
-from .sentiment import opinion
-from .stories import Story, story
-from .synthesis import SPEAKERS, STYLES, UNSEEN_SPEAKER
+from .language import load_language
+from .pairs import nonwords, sentence_pair
+from .stories import Story
+from .synthesis import STYLES
 from .templates import transcript
 
 # Utterances of each kind; stories and pairs count once, not per ending.
@@ -117,15 +115,29 @@ def share_of(text: str) -> str:
     return {0: "test", 1: "test", 2: "valid"}.get(share, "train")
 
 
-def plan(size: str, seed: int) -> dict[str, list[Utterance]]:
-    """Return the utterances of every manifest."""
+def plan(
+    size: str, seed: int, language: str = "en", speakers: Sequence[str] = ()
+) -> dict[str, list[Utterance]]:
+    """Return the utterances of every manifest.
+
+    Arguments
+    ---------
+    size : str
+        Of `SIZES`.
+    seed : int
+        Of all that is random.
+    language : str
+        Of `LANGUAGES`.
+    speakers : sequence of str
+        Who speaks all of it; none for the voices of each manifest.
+    """
     used: set[str] = set()
     return {
         manifest: [
             utterance
             for kind, count in kinds.items()
             for utterance in _KINDS[kind](
-                _Draw(manifest, kind, seed, used), count
+                _Draw(manifest, kind, seed, used, language, speakers), count
             )
         ]
         for manifest, kinds in SIZES[size].items()
@@ -133,40 +145,44 @@ def plan(size: str, seed: int) -> dict[str, list[Utterance]]:
     }
 
 
-def text_lines(size: str, seed: int) -> Iterator[str]:
+def text_lines(size: str, seed: int, language: str = "en") -> Iterator[str]:
     """Yield a sentence or a story a line, none from valid or test."""
     rng = Random(f"{seed} text")
-    grammar = Grammar(rng)
+    world = load_language(language)
+    grammar = world.grammar(rng)
     for _ in range(SIZES[size]["text"]["line"]):
         while True:
             roll = rng.random()
             if roll < 0.7:
                 text = shared = transcript(grammar.sentence())
             elif roll < 0.85:
-                told = story(rng)
+                told = world.story(rng)
                 shared = _context(told)
                 text = f"{shared} {transcript(told.ending)}"
             elif roll < 0.95:
                 mood = rng.choice(list(_STYLE_OF))
-                text = shared = transcript(opinion(mood, rng))
+                text = shared = transcript(world.opinion(mood, rng))
             else:
-                text = shared = transcript(command(rng.choice(INTENTS), rng))
+                intent = rng.choice(world.intents)
+                text = shared = transcript(world.command(intent, rng))
             if share_of(shared) == "train":
                 yield text
                 break
 
 
-@lru_cache(maxsize=1)
-def world_words(lines: int = 10_000) -> frozenset[str]:
+@cache
+def world_words(language: str = "en", lines: int = 10_000) -> frozenset[str]:
     """Return the words that occur in so many lines of each kind."""
     rng = Random(0)
-    grammar = Grammar(rng)
+    world = load_language(language)
+    grammar = world.grammar(rng)
     words: set[str] = set()
     for i in range(lines):
-        told = story(rng)
+        told = world.story(rng)
         texts = [*told.context, told.ending, grammar.sentence()]
-        texts.append(command(INTENTS[i % len(INTENTS)], rng))
-        texts += [opinion(mood, rng) for mood in _STYLE_OF]
+        intent = world.intents[i % len(world.intents)]
+        texts.append(world.command(intent, rng))
+        texts += [world.opinion(mood, rng) for mood in _STYLE_OF]
         words.update(transcript(" ".join(texts)).split())
     return frozenset(words)
 
@@ -174,11 +190,22 @@ def world_words(lines: int = 10_000) -> frozenset[str]:
 class _Draw:
     """What the kinds of one manifest draw from."""
 
-    def __init__(self, manifest: str, kind: str, seed: int, used: set[str]):
+    def __init__(
+        self,
+        manifest: str,
+        kind: str,
+        seed: int,
+        used: set[str],
+        language: str,
+        speakers: Sequence[str],
+    ):
         self.manifest, self.kind, self.seed = manifest, kind, seed
-        self.used = used
+        self.used, self.code = used, language
+        self.language = load_language(language)
         unseen = manifest == "test_unseen_voice"
-        self.speakers = list(UNSEEN_SPEAKER if unseen else SPEAKERS)
+        world = self.language
+        known = world.unseen_speaker if unseen else world.speakers
+        self.speakers = list(speakers or known)
         self.share = manifest.split("_")[0]
 
     def rng(self, index: int) -> Random:
@@ -214,15 +241,16 @@ class _Draw:
 
 def _sentences(draw: _Draw, count: int) -> Iterator[Utterance]:
     for i in range(count):
-        grammar = Grammar(draw.rng(i))
+        grammar = draw.language.grammar(draw.rng(i))
         yield draw.utterance(i, (draw.fresh(grammar.sentence),))
 
 
 def _commands(draw: _Draw, count: int) -> Iterator[Utterance]:
+    world = draw.language
     for i in range(count):
         rng = draw.rng(i)
-        intent = INTENTS[i % len(INTENTS)]
-        text = draw.fresh(lambda: command(intent, rng))  # noqa: B023
+        intent = world.intents[i % len(world.intents)]
+        text = draw.fresh(lambda: world.command(intent, rng))  # noqa: B023
         yield draw.utterance(i, (text,), intent=" ".join(intent))
 
 
@@ -230,7 +258,7 @@ def _opinions(draw: _Draw, count: int) -> Iterator[Utterance]:
     for i in range(count):
         rng = draw.rng(i)
         mood = ("positive", "negative")[(i + i // 6) % 2]
-        text = draw.fresh(lambda: opinion(mood, rng))  # noqa: B023
+        text = draw.fresh(lambda: draw.language.opinion(mood, rng))  # noqa: B023
         others = [s for s in STYLES if s != _STYLE_OF[mood]]
         matched = rng.random() < MATCHED
         style = _STYLE_OF[mood] if matched else rng.choice(others)
@@ -240,14 +268,14 @@ def _opinions(draw: _Draw, count: int) -> Iterator[Utterance]:
 def _stories(draw: _Draw, count: int) -> Iterator[Utterance]:
     for i in range(count):
         rng = draw.rng(i)
-        told = draw.fresh(lambda: story(rng), _context)  # noqa: B023
+        told = draw.fresh(lambda: draw.language.story(rng), _context)  # noqa: B023
         yield draw.utterance(i, (*told.context, told.ending))
 
 
 def _cloze(draw: _Draw, count: int) -> Iterator[Utterance]:
     for i in range(count):
         rng = draw.rng(i)
-        told = draw.fresh(lambda: story(rng), _context)  # noqa: B023
+        told = draw.fresh(lambda: draw.language.story(rng), _context)  # noqa: B023
         endings = {
             "correct": told.ending,
             "incorrect": told.incorrect,
@@ -274,11 +302,12 @@ def _context(told: Story) -> str:
 
 
 def _lexical(draw: _Draw, count: int) -> Iterator[Utterance]:
-    words = world_words()
+    world = draw.language
+    words = world_words(draw.code).union(world.more_words)
     long = [w for w in words if len(w) >= 5 and "'" not in w]
     choices = {
         word: [n for n in new if n not in words]
-        for word, new in nonwords(long).items()
+        for word, new in nonwords(long, world.consonants, world.silent).items()
     }
     real = sorted(word for word, new in choices.items() if new)
     Random(f"{draw.seed} lexical").shuffle(real)
@@ -289,11 +318,12 @@ def _lexical(draw: _Draw, count: int) -> Iterator[Utterance]:
 
 
 def _syntactic(draw: _Draw, count: int) -> Iterator[Utterance]:
+    world = draw.language
     for i in range(count):
         rng = draw.rng(i)
-        slip = SLIPS[i % len(SLIPS)]
+        slip = world.slips[i % len(world.slips)]
         pair = draw.fresh(
-            lambda: sentence_pair(slip, rng),  # noqa: B023
+            lambda: sentence_pair(world.grammar, slip, rng),  # noqa: B023
             lambda pair: transcript(pair[0]),
         )
         yield from _pair(draw, i, pair, phenomenon=slip)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -12,6 +13,8 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from .espeak import NATIVE_RATE, Espeak, Phone
+from .language import Language
+from .templates import WORD
 
 SAMPLE_RATE = 16000
 _LEVEL = 0.07
@@ -29,32 +32,11 @@ class Style:
     gain: float
 
 
-@dataclass(frozen=True)
-class Voice:
-    """A voice of eSpeak NG with a variant, and a shift of its pitch."""
-
-    name: str
-    shift: int = 0
-
-
 STYLES = {
     "neutral": Style(155, 50, 50, 1.0),
     "happy": Style(172, 74, 80, 1.25),
     "sad": Style(132, 27, 25, 0.7),
 }
-SPEAKERS = {
-    "anna": Voice("gmw/en-US+f2"),
-    "ben": Voice("gmw/en-US+m7"),
-    "cora": Voice("gmw/en+steph"),
-    "dan": Voice("gmw/en+m6", -3),
-    "ella": Voice("gmw/en-US+f5", 6),
-    "finn": Voice("gmw/en-US+rob"),
-}
-UNSEEN_SPEAKER = {"gus": Voice("gmw/en-US+m8")}
-VOICES = SPEAKERS | UNSEEN_SPEAKER
-
-# What eSpeak tells apart by the dialect or the stress is one phone here.
-_SAME = {"ᵻ": "ɪ", "ɐ": "ə", "əʊ": "oʊ", "a": "æ", "ɾ": "t", "ʔ": "t"}
 _MARKS = re.compile("[ˈˌː]")
 
 Span = tuple[str, float, float]
@@ -71,7 +53,11 @@ class Recording:
 
 
 def record(
-    sentences: tuple[str, ...], speaker: str, style: str, key: str
+    sentences: tuple[str, ...],
+    speaker: str,
+    style: str,
+    key: str,
+    language: Language,
 ) -> Recording:
     """Speak sentences with pauses between them.
 
@@ -80,16 +66,18 @@ def record(
     sentences : tuple of str
         As written, with punctuation.
     speaker : str
-        Of `VOICES`.
+        Of the language.
     style : str
         Of `STYLES`.
     key : str
         Of the variations of rate, pitch and pauses.
+    language : Language
+        Of the sentences.
     """
     rng = Random(key)
     base = STYLES[style]
     rate = round(base.rate * rng.uniform(0.95, 1.05))
-    voice = VOICES[speaker]
+    voice = language.voices[speaker]
     pitch = round(base.pitch + voice.shift + rng.uniform(-3, 3))
     noise = np.random.default_rng(rng.getrandbits(64))
     parts = [np.zeros(_silence(rng, 0.08, 0.16))]
@@ -103,7 +91,7 @@ def record(
             begin += _seconds(pause)
         starts.append(begin)
         samples, spoken, sounds = _sentence(
-            sentence, voice.name, rate, pitch, base.range, base.gain
+            sentence, voice.name, rate, pitch, base, language
         )
         parts.append(samples)
         words += [(w, a + begin, b + begin) for w, a, b in spoken]
@@ -132,32 +120,38 @@ def _espeak() -> Espeak:
 
 @lru_cache(maxsize=32)  # the endings of a story share its context
 def _sentence(
-    text: str, voice: str, rate: int, pitch: int, pitch_range: int, gain: float
+    text: str,
+    voice: str,
+    rate: int,
+    pitch: int,
+    style: Style,
+    language: Language,
 ) -> tuple[np.ndarray, list[Span], list[Span]]:
-    raw, phones = _espeak().say(text, voice, rate, pitch, pitch_range)
-    words, sounds = align(text, phones, len(raw))
+    raw, phones = _espeak().say(text, voice, rate, pitch, style.range)
+    words, sounds = align(text, phones, len(raw), language.same_phones)
     samples = resample_poly(raw / 2**15, SAMPLE_RATE // 50, NATIVE_RATE // 50)
-    loud = gain * _LEVEL / np.sqrt(np.mean(samples**2))
+    loud = style.gain * _LEVEL / np.sqrt(np.mean(samples**2))
     samples = samples * min(loud, 0.95 / np.abs(samples).max())
     return samples, words, sounds
 
 
 def align(
-    text: str, phones: list[Phone], length: int
+    text: str, phones: list[Phone], length: int, same: Mapping[str, str]
 ) -> tuple[list[Span], list[Span]]:
     """Return the words and the phones of a sentence, with their times.
 
     Phones know the character of their word. Where eSpeak says two written
-    words as one ("of the"), the phones are shared out.
+    words as one ("of the"), the phones are shared out. Phones are named as
+    ``same`` has them.
     """
-    found = list(re.finditer("[A-Za-z']+", text))
+    found = list(WORD.finditer(text))
     begins = [m.start() for m in found]
     phones = _without_links(text, phones)
     ends = [p.sample for p in phones[1:]] + [length]
     spans, owned = [], [[] for _ in found]
     for phone, end in zip(phones, ends):
         name = _MARKS.sub("", phone.name)
-        name = _SAME.get(name, name)
+        name = same.get(name, name)
         span = (name or "sil", phone.sample, max(end, phone.sample))
         spans.append(span)
         word = bisect_right(begins, phone.character) - 1
@@ -177,9 +171,12 @@ def _without_links(text: str, phones: list[Phone]) -> list[Phone]:
     kept = []
     for phone, after in zip(phones, [*phones[1:], None]):
         between = text[phone.character : after.character] if after else "."
-        if phone.name or any(mark in between for mark in ",.?!"):
-            kept.append(phone)
-        elif after and after.name == "":
+        if (
+            phone.name
+            or any(mark in between for mark in ",.?!")
+            or after
+            and after.name == ""
+        ):
             kept.append(phone)
     return kept
 

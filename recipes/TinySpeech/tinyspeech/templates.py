@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
-_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
+# Letters of any script, and apostrophes.
+WORD = re.compile(r"(?:[^\W\d_]|')+")
 
 
-def expand(pattern: str, slots: Mapping[str, str], rng: Random) -> str:
+def expand(
+    pattern: str,
+    slots: Mapping[str, str],
+    rng: Random,
+    finish: Callable[[str], str],
+) -> str:
     """Fill in ``{slots}`` and choose of ``[one|other|]``, which may nest.
+
+    ``finish`` makes a written sentence of the words.
 
     Example
     -------
-    >>> expand("{who} [sat|sat] [down|down].", {"who": "Tom"}, Random(0))
-    'Tom sat down.'
+    >>> pattern = "{who} [sat|sat] [down|down]."
+    >>> expand(pattern, {"who": "Tom"}, Random(0), str.upper)
+    'TOM SAT DOWN.'
     """
     while choice := _CHOICE.search(pattern):
         option = rng.choice(choice.group(1).split("|"))
@@ -24,19 +33,12 @@ def expand(pattern: str, slots: Mapping[str, str], rng: Random) -> str:
     return finish(pattern.format_map(slots))
 
 
-def finish(sentence: str) -> str:
-    """Return a sentence with its articles, spaces and first capital right."""
-    sentence = _ARTICLE.sub(r"\1n ", " ".join(sentence.split()))
-    sentence = re.sub(r" ([,.?!])", r"\1", sentence)
-    return sentence[:1].upper() + sentence[1:]
-
-
 def transcript(sentence: str) -> str:
     """Return the words of a sentence: lower case letters and apostrophes.
 
     Example
     -------
-    >>> transcript("Does Tom's cat sleep?")
-    "does tom's cat sleep"
+    >>> transcript("Does Tom's cat sleep?"), transcript("¿Dormirá el niño?")
+    ("does tom's cat sleep", 'dormirá el niño')
     """
-    return " ".join(re.findall(r"[a-z']+", sentence.lower()))
+    return " ".join(WORD.findall(sentence.lower()))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from ..templates import transcript
 from . import lexicon as lex
 from .clauses import Action, Clauses, Phrase
-from .inflection import forms, plural
-from .templates import finish, transcript
+from .inflection import finish, forms, plural
 
 MIN_WORDS, MAX_WORDS = 3, 20
+SLIPS = (
+    "agreement",
+    "determiner",
+    "participle",
+    "order",
+    "case",
+    "infinitive",
+)
 
 
 class Grammar(Clauses):
@@ -18,8 +26,8 @@ class Grammar(Clauses):
     rng : random.Random
         Of all choices.
     slip : str or None
-        A mistake to make once, where the sentence gives the occasion:
-        "agreement", "determiner", "participle", "order", "case", "infinitive".
+        A mistake to make once, where the sentence gives the occasion, one of
+        `SLIPS`.
     """
 
     def sentence(self) -> str:

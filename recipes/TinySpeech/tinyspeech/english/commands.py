@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from .templates import expand
+from ..templates import expand
+from .inflection import finish
 
 _ROOMS = {
     "kitchen": "in the kitchen",
@@ -66,6 +67,6 @@ def command(intent: tuple[str, str, str], rng: Random) -> str:
     action, thing, room = intent
     pattern = _PATTERNS[action, thing]
     pattern = pattern.replace("{more}", _MORE).replace("{place}", _ROOMS[room])
-    text = expand(f"{_START} {pattern} {_END}", {}, rng)
+    text = expand(f"{_START} {pattern} {_END}", {}, rng, finish)
     question = text.startswith(("Could", "Can", "Would"))
     return text + ("?" if question else ".")

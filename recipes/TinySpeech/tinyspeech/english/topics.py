@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from random import Random
 
-
-@dataclass(frozen=True)
-class Topic:
-    """What can be told about one thing.
-
-    ``slots`` are drawn once for a story; ``opening`` is its first three
-    sentences; each of the two ``turns`` is a fourth sentence and its ending.
-    """
-
-    slots: dict[str, str]
-    opening: tuple[str, str, str]
-    turns: tuple[tuple[str, str], tuple[str, str]]
-
+from ..stories import Story, Topic, tell
+from . import lexicon as lex
+from .inflection import finish
 
 TOPICS = {
     "cooking": Topic(
@@ -354,3 +344,13 @@ TOPICS = {
         ),
     ),
 }
+
+
+def story(rng: Random) -> Story:
+    """Draw a story with its fitting and unfitting endings."""
+    hero, friend = rng.sample(lex.MEN + lex.WOMEN, 2)
+    pronouns = (
+        ("he", "his", "him") if hero in lex.MEN else ("she", "her", "her")
+    )
+    people = dict(zip(("he", "his", "him"), pronouns), hero=hero, friend=friend)
+    return tell(TOPICS, people, rng, finish)

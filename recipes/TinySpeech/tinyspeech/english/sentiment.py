@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
+from ..templates import expand
 from . import lexicon as lex
-from .templates import expand
+from .inflection import finish
 
 _COMMON = {
     "food": "soup,cake,pizza,coffee,bread,chocolate,sandwich,pasta",
@@ -38,6 +39,14 @@ WORDS = {
         "failed the test",
     },
 }
+FEELINGS = {
+    sentiment: [
+        phrase.split()
+        for phrases in slots.values()
+        for phrase in phrases.lower().split(",")
+    ]
+    for sentiment, slots in WORDS.items()
+}
 _PATTERNS = (
     "the {food} [at|in] the {place} [was|is] {so} {tasty}.",
     "[I|We|My {kin} and I] {love} the {event} at the {place}.",
@@ -66,4 +75,4 @@ def opinion(sentiment: str, rng: Random) -> str:
     slots |= {"name": name, "his": "his" if name in lex.MEN else "her"}
     slots["feels"] = rng.choice(["feels", "felt"])
     # Slots of a pattern are one word each, but two "nice" may differ.
-    return expand(rng.choice(_PATTERNS), slots, rng)
+    return expand(rng.choice(_PATTERNS), slots, rng, finish)

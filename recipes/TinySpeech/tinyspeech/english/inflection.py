@@ -1,6 +1,10 @@
-"""How nouns and verbs inflect."""
+"""How nouns and verbs inflect, and how sentences are written."""
 
 from __future__ import annotations
+
+import re
+
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
 
 _PLURALS = {
     "man": "men",
@@ -101,3 +105,10 @@ def _add_s(word: str) -> str:
     if word.endswith(("s", "x", "ch", "sh")):
         return word + "es"
     return word + "s"
+
+
+def finish(sentence: str) -> str:
+    """Return a sentence with its articles, spaces and first capital right."""
+    sentence = _ARTICLE.sub(r"\1n ", " ".join(sentence.split()))
+    sentence = re.sub(r" ([,.?!])", r"\1", sentence)
+    return sentence[:1].upper() + sentence[1:]

@@ -1,0 +1,36 @@
+"""The world in English."""
+
+from ..language import Language, Voice
+from .commands import INTENTS, command
+from .grammar import SLIPS, Grammar
+from .sentiment import FEELINGS, opinion
+from .topics import story
+
+LANGUAGE = Language(
+    grammar=Grammar,
+    slips=SLIPS,
+    opinion=opinion,
+    feelings=FEELINGS,
+    story=story,
+    command=command,
+    intents=INTENTS,
+    consonants="bdflmnprtv",
+    silent=("gn", "mb", "mn", "lk", "lm", "ps"),
+    speakers={
+        "anna": Voice("gmw/en-US+f2"),
+        "ben": Voice("gmw/en-US+m7"),
+        "cora": Voice("gmw/en+steph"),
+        "dan": Voice("gmw/en+m6", -3),
+        "ella": Voice("gmw/en-US+f5", 6),
+        "finn": Voice("gmw/en-US+rob"),
+    },
+    unseen_speaker={"gus": Voice("gmw/en-US+m8")},
+    same_phones={
+        "ᵻ": "ɪ",
+        "ɐ": "ə",
+        "əʊ": "oʊ",
+        "a": "æ",
+        "ɾ": "t",
+        "ʔ": "t",
+    },
+)
