@@ -46,3 +46,12 @@ config = transformers.Wav2Vec2Config(
 )
 transformers.Wav2Vec2ForCTC(config).save_pretrained(folder)
 PYTHON
+
+# Answers of the model to the prompts of the archive, in pairs.
+python recipes/TinySpeech/preference/make_pairs.py \
+    recipes/TinySpeech/preference/hparams/pairs.yaml \
+    --data_folder "$samples/stsp" --model tinyspeech --prompts 12 --candidates 4 \
+    --max_new_tokens "{t2s: 40, s2t: 12}" --margin 0 --valid_share 0.3 \
+    --speech_classifier "$samples/stsp/model/speech/classifier" \
+    --text_classifier "$samples/stsp/model/text/classifier" \
+    --output_folder "$samples/pairs"
