@@ -157,6 +157,25 @@ class Jobs:
         self.jobs[name]["output"] = str(output)
 
 
+def write_preferences(folder):
+    """Write pairs of answers, as users' own."""
+    folder.mkdir(parents=True)
+    for split, count in {"train": 4, "valid": 2}.items():
+        lines = [
+            {
+                "id": f"{split}{i}",
+                "output": "text",
+                "prompt": [["speech", f"[Hu{i}][Hu{i + 1}]"]],
+                "chosen": {"segments": [["text", "a farmer"]], "ended": True},
+                "rejected": {"segments": [["text", "a"]], "ended": True},
+            }
+            for i in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
+
+
 def list_jobs(folder):
     """Return the jobs, those of TinySpeech first, in the order of training."""
     jobs = Jobs(folder)
@@ -164,6 +183,7 @@ def list_jobs(folder):
     save_recognizer(samples / "recognizer")
     noise = np.random.default_rng(0).normal(size=160_000) / 10
     write_data(samples / "paper", noise)
+    write_preferences(samples / "pairs")
     prepare = corpus / "tinyspeech_prepare.py"
     jobs.add("corpus", prepare, samples / "corpus", "--size=debug")
     # The benchmark of sentiment has more texts than the smallest corpus.

@@ -140,6 +140,8 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        # Wherever its sockets lie, the cluster's address is written here.
+        Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
         cluster = Cluster()
         try:
             for _ in range(2):

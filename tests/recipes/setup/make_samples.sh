@@ -47,11 +47,25 @@ config = transformers.Wav2Vec2Config(
 transformers.Wav2Vec2ForCTC(config).save_pretrained(folder)
 PYTHON
 
-# Answers of the model to the prompts of the archive, in pairs.
-python recipes/TinySpeech/preference/make_pairs.py \
-    recipes/TinySpeech/preference/hparams/pairs.yaml \
-    --data_folder "$samples/stsp" --model tinyspeech --prompts 12 --candidates 4 \
-    --max_new_tokens "{t2s: 40, s2t: 12}" --margin 0 --valid_share 0.3 \
-    --speech_classifier "$samples/stsp/model/speech/classifier" \
-    --text_classifier "$samples/stsp/model/text/classifier" \
-    --output_folder "$samples/pairs"
+# Pairs of answers, as users' own.
+python - "$samples/pairs" <<'PYTHON'
+import json
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+for split, count in {"train": 4, "valid": 2}.items():
+    lines = [
+        {
+            "id": f"{split}{i}",
+            "output": "text",
+            "prompt": [["speech", f"[Hu{i}][Hu{i + 1}]"]],
+            "chosen": {"segments": [["text", "a farmer"]], "ended": True},
+            "rejected": {"segments": [["text", "a"]], "ended": True},
+        }
+        for i in range(count)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / f"{split}.jsonl").write_text(text)
+PYTHON
