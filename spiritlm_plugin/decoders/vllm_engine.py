@@ -27,6 +27,9 @@ from spiritlm_plugin.decoders.vllm_sampling import Wish, register
 # By its name, which vLLM imports in processes of its own.
 PROCESSOR = f"{Wish.__module__}:ConstrainedSampling"
 
+# Likelihoods as the model gives them, before any constraint.
+_RAW = "raw_logprobs"
+
 
 class VllmEngine:
     """A language model that vLLM runs.
@@ -62,6 +65,11 @@ class VllmEngine:
             raise ImportError(
                 'engine="vllm" needs vLLM: pip install "spiritlm_plugin[vllm]"'
             ) from error
+        if options.get("logprobs_mode", _RAW) != _RAW:
+            raise ValueError(
+                f"logprobs_mode {options['logprobs_mode']!r} would change the "
+                f"model's likelihoods; leave it out, it is {_RAW!r}"
+            )
         register()
         self._vocabulary = Vocabulary.load(folder)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

@@ -329,7 +329,11 @@ def shipped():
 
 def render(tokenizer, messages, **options):
     return tokenizer.apply_chat_template(
-        messages, return_dict=False, tokenizer_kwargs=TOKENS, **options
+        messages,
+        return_dict=False,
+        tokens=True,
+        tokenizer_kwargs=TOKENS,
+        **options,
     )
 
 
@@ -397,3 +401,28 @@ def test_template_refuses(shipped, part, message):
     contents = [{"type": kind, key: content}]
     with pytest.raises(Exception, match=message):
         render(shipped[1], [{"role": "user", "content": contents}])
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [("text", "[Hu"), ("text", "3]")],
+        [("text", "</"), ("text", "s>")],
+        [("text", "[Te"), ("break", "xt]")],
+        [("asr", "[H"), ("asr", "u"), ("asr", "3]")],
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_template_refuses_what_parts_spell_together(shipped, contents, apart):
+    parts = [as_part(*part) for part in contents]
+    messages = [{"role": "user", "content": parts}]
+    if apart:
+        messages = [{"role": "user", "content": [part]} for part in parts]
+    with pytest.raises(Exception, match="give ids"):
+        render(shipped[1], messages)
+
+
+def test_template_asks_for_tokens(shipped):
+    messages = [{"role": "user", "content": "the cat"}]
+    with pytest.raises(Exception, match="give ids, or tokens=True"):
+        shipped[1].apply_chat_template(messages)

@@ -16,6 +16,7 @@ from spiritlm_plugin.dataio.units.text_tokenizers import (
     load_text_tokenizer,
     train_text_tokenizer,
 )
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 
 SYMBOLS = ["[Hu1]", "[Speech]", "[Hu0]", "[Text]"]
 HOSTILE = [*SYMBOLS, "<s>", "</s>", "<unk>", "<0x41>", "<bos>", "<eos>", "[Hu"]
@@ -274,3 +275,14 @@ def test_hub_with_prefix_spaces(hub_folder, text):
     metaspace = tokenizers.pre_tokenizers.Metaspace()
     hub = HubText(hub_folder(plain=SYMBOLS, pre_tokenizer=metaspace))
     assert hub.decode(hub.encode(text)) == text
+
+
+def test_a_model_of_another_kind_beside_a_json(hub_folder, tmp_path):
+    hub = shutil.copytree(hub_folder(), tmp_path / "hub")
+    (hub / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    text = load_text_tokenizer(hub)
+    assert text.decode(text.encode("the cat")) == "the cat"
+    Vocabulary.extend(text, phonetic=3).save(tmp_path / "ours")
+    (tmp_path / "ours" / "tokenizer.model").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="is not a SentencePiece model"):
+        load_text_tokenizer(tmp_path / "ours")

@@ -405,3 +405,8 @@ def test_vllm_itself(folder, transformers_engine, monkeypatch):
         expected = transformers_engine.log_likelihood(*items)
     found = engine.log_likelihood(*items)
     assert torch.allclose(found, expected, atol=1e-3, rtol=0)
+
+
+def test_likelihoods_are_the_models(vllm, folder):
+    with pytest.raises(ValueError, match="leave it out, it is 'raw_logprobs'"):
+        VllmEngine(folder, logprobs_mode="processed_logprobs")

@@ -30,9 +30,12 @@ A message's content is a text, or a list of parts:
 `output` ("text", "speech", "asr" or "tts") adds the marker of what is wanted:
 
     tokenizer.apply_chat_template(
-        messages, output="speech", tokenize=True,
+        messages, output="speech", tokens=True, tokenize=True,
         tokenizer_kwargs={"split_special_tokens": False},
     )
+
+`tokens` says that brackets are going to be tokens. Who does not say so, such as the chat
+of a server, would read them as characters, and is refused.
 
 A text that spells a token, such as [Hu3], is refused, since a string cannot say
 that it is text: give the model the ids of tokenizer(text, add_special_tokens=False).
@@ -44,11 +47,11 @@ that it is text: give the model the ids of tokenizer(text, add_special_tokens=Fa
 {%- if name[:2] in counts and name[2:] == name[2:] | int | string
     and 0 <= name[2:] | int < counts[name[:2]] -%}yes{%- endif -%}
 {%- endmacro -%}
-{%- macro text(content) -%}
-{%- for token in special if token in content -%}
+{%- macro text(content, run) -%}
+{%- for token in special if token in run -%}
 {{- raise_exception("a text spells " ~ token ~ ", which would become a token; give ids") -}}
 {%- endfor -%}
-{%- for start in content.split("[")[1:] if "]" in start and unit(start.split("]")[0]) -%}
+{%- for start in run.split("[")[1:] if "]" in start and unit(start.split("]")[0]) -%}
 {{- raise_exception("a text spells [" ~ start ~ ", which would become a unit; give ids") -}}
 {%- endfor -%}
 {{- content -}}
@@ -68,16 +71,26 @@ that it is text: give the model the ids of tokenizer(text, add_special_tokens=Fa
 {%- endif -%}
 {{- markers[kind] -}}
 {%- endmacro -%}
+{%- if tokens is not defined or not tokens -%}
+{{- raise_exception("the brackets of a prompt would be characters; give ids, or tokens=True and split_special_tokens=False") -}}
+{%- endif -%}
 {{- <start> -}}
-{%- set seen = namespace(kind="") -%}
+{#- What is read as one text, in as many parts as it may come: -#}
+{%- set seen = namespace(kind="", run="") -%}
 {%- for message in messages -%}
 {%- set content = message["content"] -%}
 {%- for part in ([{"type": "text", "text": content}] if content is string else content) -%}
 {%- if part["type"] != seen.kind and (part["type"] != "break" or not seen.kind) -%}
 {{- marker(part["type"]) -}}
+{%- set seen.run = "" -%}
 {%- endif -%}
 {%- set seen.kind = part["type"] -%}
-{{- speech(part["speech"]) if part["type"] in ("speech", "tts") else text(part["text"]) -}}
+{%- if part["type"] in ("speech", "tts") -%}
+{{- speech(part["speech"]) -}}
+{%- else -%}
+{%- set seen.run = seen.run ~ part["text"] -%}
+{{- text(part["text"], seen.run) -}}
+{%- endif -%}
 {%- endfor -%}
 {%- endfor -%}
 {%- if output is defined and output not in ("any", seen.kind) -%}

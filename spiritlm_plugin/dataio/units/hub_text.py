@@ -179,7 +179,7 @@ def _drop_spaces(content: dict[str, Any]) -> bool:
         [
             part
             for part in normalizers
-            if part["type"] != "Prepend"
+            if part["type"] not in ("Prepend", "Strip")
             and part.get("pattern", {}).get("Regex") not in _AROUND
         ],
     )

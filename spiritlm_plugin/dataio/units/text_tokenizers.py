@@ -91,10 +91,16 @@ def load_text_tokenizer(source: str | Path) -> TextTokenizer:
         If a file is damaged, or cannot be used.
     """
     find = find_in(source)
+    other = find("tokenizer.json")
     if (model_file := find("tokenizer.model")) is not None:
         named = read_named_tokens(find)
-        return SentencePieceText(model_file, named.special, named.speech)
-    if find("tokenizer.json") is None:
+        try:
+            return SentencePieceText(model_file, named.special, named.speech)
+        except ValueError:
+            # That of Llama 3 and others is of another kind, and not read.
+            if other is None or named.speech:
+                raise
+    if other is None:
         raise FileNotFoundError(
             f"no tokenizer in {source}: expected tokenizer.model or "
             "tokenizer.json"
