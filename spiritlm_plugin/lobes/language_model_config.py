@@ -148,11 +148,10 @@ def set_token_ids(config: PreTrainedConfig, vocabulary: Vocabulary) -> None:
     >>> config.bos_token_id, config.eos_token_id, config.pad_token_id
     (1, 2, None)
     """
-    start = vocabulary.text.prompt_start
     speech = set(vocabulary.speech_tokens().values())
     text = config.get_text_config()
     for part in (config,) if text is config else (config, text):
-        part.bos_token_id = start[0] if start else None
+        part.bos_token_id = vocabulary.text.bos_id
         part.eos_token_id = vocabulary.eos_id
         part.pad_token_id = None if text is config else vocabulary.eos_id
         for name, index in list(vars(part).items()):

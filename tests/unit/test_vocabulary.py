@@ -9,7 +9,7 @@ import sentencepiece
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig
 
 from spiritlm_plugin.dataio.units.segments import (
     Break,
@@ -23,6 +23,7 @@ from spiritlm_plugin.dataio.units.text_tokenizers import (
 )
 from spiritlm_plugin.dataio.units.units import Kind, SpeechStream, SpeechUnits
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
+from spiritlm_plugin.lobes.language_model_config import set_token_ids
 
 COUNTS = {Kind.PHONETIC: 6, Kind.PITCH: 3, Kind.STYLE: 2}
 PREFIXES = {Kind.PHONETIC: "Hu", Kind.PITCH: "Pi", Kind.STYLE: "St"}
@@ -421,7 +422,7 @@ def test_folder_without_speech_tokens(make, form):
 
 
 def test_ids_are_checked():
-    text = SimpleNamespace(prompt_start=[], eos_id=0)
+    text = SimpleNamespace(prompt_start=[], bos_id=None, eos_id=0)
     markers = {"text": 10, "speech": 11}
     with pytest.raises(ValueError, match="no phonetic units"):
         Vocabulary(text, markers, {Kind.PITCH: [12]})
@@ -438,3 +439,16 @@ def test_ids_of_text_are_refused(get):
             {"text": len(text), "speech": len(text) + 1},
             {Kind.PHONETIC: taken},
         )
+
+
+def test_spaces_of_a_model_without_beginning(sentencepiece_model, tmp_path):
+    """Its prompts begin with the sign of a space, which is text elsewhere."""
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(sentencepiece_model(bos_id=-1))
+    vocabulary = Vocabulary.extend(SentencePieceText(path), phonetic=3)
+    assert len(vocabulary.text.prompt_start) == 1
+    [text] = vocabulary.decode(vocabulary.encode([Text("the  cat   sat")]))
+    assert text == Text("the  cat   sat")
+    config = LlamaConfig()
+    set_token_ids(config, vocabulary)
+    assert config.bos_token_id is None

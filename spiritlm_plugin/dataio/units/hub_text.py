@@ -82,8 +82,8 @@ class HubText:
         self._content = content
         self._backend = Tokenizer.from_str(json.dumps(content))
         self._backend.encode_special_tokens = True
-        bos_id = tokenizer.bos_token_id
-        self.prompt_start = [] if bos_id is None else [bos_id]
+        self.bos_id: int | None = tokenizer.bos_token_id
+        self.prompt_start = [] if self.bos_id is None else [self.bos_id]
         if dropped or _SPACE in self._in_front():
             self.prompt_start.append(ids[_SPACE])
 

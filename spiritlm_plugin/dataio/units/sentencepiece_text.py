@@ -97,7 +97,8 @@ class SentencePieceText:
         )
         self.eos_id = self._pieces.eos_id()
         bos_id = self._pieces.bos_id()
-        self.prompt_start = [] if bos_id < 0 else [bos_id]
+        self.bos_id = None if bos_id < 0 else bos_id
+        self.prompt_start = [] if self.bos_id is None else [self.bos_id]
         if has_prefix:
             self.prompt_start.append(self._pieces.piece_to_id(_SPACE))
         self.special = frozenset(

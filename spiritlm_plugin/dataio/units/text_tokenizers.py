@@ -51,6 +51,8 @@ class TextTokenizer(Protocol):
 
     prompt_start: list[int]
     """Ids in front of each prompt."""
+    bos_id: int | None
+    """Id of the beginning of a sequence, if there is one."""
     eos_id: int
     """Id of the end of a sequence."""
     special: frozenset[str]

@@ -252,7 +252,7 @@ class Vocabulary:
             {name: _MARKERS[name][0] for name in self.markers},
             {_PREFIXES[kind]: len(ids) for kind, ids in self._unit_ids.items()},
             self.text.special,
-            bos=len(start) > space,
+            bos=self.text.bos_id is not None,
             space=space,
         )
 
@@ -431,7 +431,8 @@ class Vocabulary:
         if ids[: len(start)].tolist() == start:
             ids = ids[len(start) :]
         kinds = self.kinds[ids]
-        control = torch.tensor([self.eos_id, *start[:1]])
+        bos_id = self.text.bos_id
+        control = torch.tensor([self.eos_id, *[bos_id] * (bos_id is not None)])
         keep = (kinds > CONTROL_KIND) & ~torch.isin(ids, control)
         ids, kinds = ids[keep], kinds[keep]
         is_text = kinds == TEXT_KIND
