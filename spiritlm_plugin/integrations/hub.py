@@ -22,6 +22,7 @@ from huggingface_hub.utils import validate_repo_id
 from spiritlm_plugin.integrations.model_card import model_card
 from spiritlm_plugin.integrations.model_folder import (
     ModelFolder,
+    is_replaced,
     read_model_folder,
 )
 from spiritlm_plugin.integrations.reports import Report, read_report
@@ -128,14 +129,14 @@ def _check_name(repo_id: str) -> None:
 
 
 def _outdated(names: Sequence[str], folder: ModelFolder) -> list[str]:
-    """Return files of a language model that would stay among the new ones."""
-    own = {
-        str(PurePosixPath(name).parent) for name in folder.files if "/" in name
-    }
+    """Return files of another model that would stay among the new ones."""
+    own = {PurePosixPath(name).parent for name in folder.files}
     return [
         name
         for name in names
-        if str(PurePosixPath(name).parent) in own and name not in folder.files
+        if name not in folder.files
+        and PurePosixPath(name).parent in own
+        and is_replaced(name)
     ]
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from spiritlm_plugin.dataio.checkpoints import require_files
@@ -18,7 +18,9 @@ from spiritlm_plugin.pretrained.trust import check_folder, read_hyperparams
 _YAML = "hyperparams.yaml"
 _NAMED = re.compile(r"<pretrained_path>/([\w.-]+)")
 # A path that others do not have.
-_ELSEWHERE = re.compile(r""":\s+["']?(/|~|[A-Za-z]:\\)""")
+_ELSEWHERE = re.compile(
+    r"""(?:^|(?<=[\s\[{(,"'=]))(/\w|~[/\\]|[A-Za-z]:\\)""", re.MULTILINE
+)
 # What transformers writes of a model and of its tokenizer.
 _OF_TRANSFORMERS = (
     "config.json",
@@ -33,6 +35,8 @@ _OF_TRANSFORMERS = (
     "*.model",
     "*.jinja",
 )
+# What a model's folder may hold, and a new model is not to find there.
+_REPLACED = ("hyperparams*.yaml", "*.safetensors")
 _BESIDE = ("README.md", FILE, "LICENSE*", "NOTICE*")
 
 
@@ -113,6 +117,24 @@ def read_model_folder(folder: str | Path) -> ModelFolder:
         if not file.is_dir()
     }
     return ModelFolder(path, sorted(files), sorted(everything - files), models)
+
+
+def is_replaced(name: str) -> bool:
+    """Tell whether a file is part of a model, so that a new one replaces it.
+
+    Arguments
+    ---------
+    name : str
+        In a pretrained folder, with ``/``.
+
+    Example
+    -------
+    >>> is_replaced("hyperparams_base.yaml"), is_replaced("notes.txt")
+    (True, False)
+    """
+    path = PurePosixPath(name)
+    patterns = _OF_TRANSFORMERS if path.parent.name else _REPLACED
+    return any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
 def _describe(folder: Path, yaml: str) -> dict[str, str]:

@@ -23,8 +23,10 @@ from spiritlm_plugin.utils.processes import rank_and_world_size
 FILE = "training.json"
 _PACKAGES = ("spiritlm_plugin", "speechbrain", "torch", "transformers")
 _ROOT = Path(__file__).parents[1]
-# Between these stands a path, or another value.
-_PIECE = re.compile(r"[^\[\]{}()\"'=,]+")
+# A path, or another value; inside a word these signs are part of it.
+_PIECE = re.compile(r"""(?:[^\[\]{}()"'=,]|(?<=\w)[',=](?=\w))+""")
+_OPTION = re.compile(r"(--\w+=)?(.*)", re.DOTALL)
+_SECRET = re.compile(r"--(\w+_)?(token|key|secret|password)(=.*)?")
 # What lies below where a recipe runs, or on the Hub.
 _HARMLESS = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _REMEDY = "delete it, or export the model again"
@@ -132,7 +134,15 @@ def _command(arguments: Sequence[str]) -> str:
     begin = len(script) - 1
     if is_recipe:
         begin = len(script) - 1 - script[::-1].index("recipes")
-    words = ["/".join(script[begin:]), *map(without_folders, arguments[1:])]
+    words = ["/".join(script[begin:])]
+    hidden = False
+    for word in arguments[1:]:
+        secret = _SECRET.fullmatch(word)
+        name, equals, _ = word.partition("=")
+        if hidden or (secret and equals):
+            word = f"{name}=..." if secret else "..."
+        words.append(without_folders(word))
+        hidden = secret is not None and not equals
     return shlex.join(words)
 
 
@@ -146,11 +156,16 @@ def without_folders(text: str) -> str:
     >>> without_folders("--pretrained=HuggingFaceTB/SmolLM2-360M")
     '--pretrained=HuggingFaceTB/SmolLM2-360M'
     """
-    return _PIECE.sub(lambda found: _last_name(found[0]), text)
+    found = _OPTION.fullmatch(text)
+    assert found  # whatever the text
+    name, value = found.groups("")
+    return name + _PIECE.sub(lambda piece: _last_name(piece[0]), value)
 
 
 def _last_name(piece: str) -> str:
     words = piece.strip()
+    if "," in piece and not words.startswith(("/", "\\", "~")):
+        return ",".join(map(_last_name, piece.split(",")))
     parts = [part for part in re.split(r"[/\\]", words) if part]
     if len(parts) < 2 and not words.startswith(("/", "\\", "~")):
         return piece

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -128,14 +129,13 @@ def test_only_one_commit_makes_a_model(server, read):
 
 def test_what_a_language_model_had_more_of_goes(server, read):
     shard = f"{LM}/model-00001-of-00002.safetensors"
-    server.repos["me/lm"] = {
-        "hyperparams.yaml": b"",
-        shard: b"old",
-        "images/voice.png": b"mine",
-    }
+    old = {shard, "hyperparams_old.yaml", "vocoder_old.safetensors"}
+    own = {"images/voice.png", f"{LM}/notes.txt", "notes.txt"}
+    server.repos["me/lm"] = {"hyperparams.yaml": b""}
+    server.repos["me/lm"] |= dict.fromkeys(old | own, b"before")
     push_to_hub(read, "me/lm")
-    assert shard not in server.repos["me/lm"]
-    assert "images/voice.png" in server.repos["me/lm"]
+    assert not old & {*server.repos["me/lm"]}
+    assert own < {*server.repos["me/lm"]}
 
 
 def test_a_dry_run_sends_nothing(server, model, capsys):
@@ -218,10 +218,18 @@ def write(old, new):
         (cut, CheckpointError, "model/vocoder.safetensors"),
         (not_a_number, CheckpointError, "model.norm.weight is NaN"),
         (lead_out, ValueError, "phonetic.safetensors is a link out"),
-        (
-            write("!ref <pretrained_path>/vocoder", "/home/somebody/vocoder"),
-            ValueError,
-            "line .* names a place on this machine",
+        *(
+            (
+                write("sample_rate: 16000", f"sample_rate: 16000\n{line}"),
+                ValueError,
+                "line .* names a place on this machine",
+            )
+            for line in (
+                "mine: /home/somebody/vocoder",
+                "mine: [/home/somebody/vocoder]",
+                "mine:\n    - ~/vocoder",
+                "# of /home/somebody",
+            )
         ),
         (write("lobes.vocoder.UnitVocoder", "x.Y"), UntrustedError, "list"),
         (
@@ -394,6 +402,24 @@ def test_of_paths_the_last_name_alone_is_told(names, root):
         told = without_folders(argument)
         assert not any(name in told for name in secret)
         assert "units" in told
+
+
+@pytest.mark.parametrize("name", ["o'brien", "smith,john", "a b", "a=b"])
+def test_no_part_of_a_path_is_told(name):
+    for argument in ("--a={}", "--a=[x, {}]", "--a=[{},/home/{}/more]"):
+        told = without_folders(argument.replace("{}", f"/home/{name}/units"))
+        assert "home" not in told and "units" in told
+        assert not {*re.split(r"\W", name)} & {*re.split(r"\W", told)} - {
+            "",
+            "a",
+        }
+
+
+def test_no_secret_is_told():
+    command = ["train.py", "--hub_token=hf_abc", "--wandb_key", "abc", "--lr=1"]
+    record = training_record({"row_tokens": 4}, arguments=command)
+    told = "train.py --hub_token=... --wandb_key ... --lr=1"
+    assert record["command"] == told
 
 
 def test_on_the_hub_names_and_below_here_paths_stay():
