@@ -23,10 +23,10 @@ from spiritlm_plugin.decoders.constrained import (
     cut,
 )
 from spiritlm_plugin.decoders.vllm_sampling import Wish, register
+from spiritlm_plugin.lobes.language_model_config import context_of
 
 # By its name, which vLLM imports in processes of its own.
 PROCESSOR = f"{Wish.__module__}:ConstrainedSampling"
-
 # Likelihoods as the model gives them, before any constraint.
 _RAW = "raw_logprobs"
 
@@ -75,6 +75,12 @@ class VllmEngine:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         # raises if rows are missing
         self._vocabulary.allowed("any", config.get_text_config().vocab_size)
+        longest, context = options.get("max_model_len"), context_of(config)
+        if longest is not None and longest > context:
+            raise ValueError(
+                f"max_model_len {longest} is more than the model's context of "
+                f"{context}; lower it, or leave it out"
+            )
         settings: dict[str, Any] = {
             "dtype": _named_dtype(config, folder) if dtype == "auto" else dtype,
             "skip_tokenizer_init": True,  # ids in, ids out

@@ -410,3 +410,8 @@ def test_vllm_itself(folder, transformers_engine, monkeypatch):
 def test_likelihoods_are_the_models(vllm, folder):
     with pytest.raises(ValueError, match="leave it out, it is 'raw_logprobs'"):
         VllmEngine(folder, logprobs_mode="processed_logprobs")
+
+
+def test_no_more_than_the_context(vllm, folder):
+    with pytest.raises(ValueError, match=f"{CONTEXT + 1} is more than"):
+        VllmEngine(folder, max_model_len=CONTEXT + 1)
