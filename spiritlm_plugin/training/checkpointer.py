@@ -269,6 +269,8 @@ class AtomicCheckpointer(Checkpointer):
                 found += Checkpointer._construct_checkpoint_objects([folder])
                 _ = found[-1].meta["unixtime"], found[-1].meta["end-of-epoch"]
             except Exception as error:  # of YAML, or of what is missing in it
+                if not (folder / METAFNAME).exists():
+                    continue  # deleted meanwhile, by a run that ends
                 raise CheckpointError(
                     f"cannot read {folder / METAFNAME}: {error}; {_REMEDY}"
                 ) from error

@@ -212,3 +212,11 @@ def test_what_is_copied_stays_one(tmp_path):
     state = torch.load(path)
     assert state["0.weight"].data_ptr() == state["1.weight"].data_ptr()
     assert state._metadata == model.state_dict()._metadata
+
+
+def test_what_is_deleted_meanwhile_is_passed_over(tmp_path, saved, monkeypatch):
+    """By a run that ends, while the next one looks what there is."""
+    found = checkpointer(tmp_path)
+    listed = [*found._list_checkpoint_dirs(), tmp_path / "CKPT+gone"]
+    monkeypatch.setattr(found, "_list_checkpoint_dirs", lambda: listed)
+    assert [c.path for c in found.list_checkpoints()] == [saved]
