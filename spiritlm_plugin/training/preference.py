@@ -33,14 +33,15 @@ from spiritlm_plugin.dataio.stream.preferences import (
 )
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.inference import SpiritLM
-from spiritlm_plugin.lobes.adapters import add_adapters
 from spiritlm_plugin.lobes.language_model import LanguageModel
 from spiritlm_plugin.lobes.preference_loss import (
     answer_log_likelihoods,
     preference_loss,
 )
-from spiritlm_plugin.training.pretraining import LanguageModelBrain
-from spiritlm_plugin.training.sharding import hold
+from spiritlm_plugin.training.pretraining import (
+    LanguageModelBrain,
+    load_to_train,
+)
 from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.processes import rank_and_world_size
 
@@ -218,18 +219,8 @@ def load_start(hparams: PreferenceSettings) -> LanguageModel:
     FileNotFoundError, ValueError, CheckpointError
         As of `SpiritLM.from_hparams`; or if adapters are to be sharded.
     """
-    if hparams["lora"]["r"] and hparams["fsdp"]:
-        raise ValueError(
-            "lora and fsdp do not go together: adapters are for models that "
-            "one GPU holds; choose one of them"
-        )
-    make = partial(_load, hparams)
-    lm = hold(make) if hparams["fsdp"] else make()
-    if hparams["activation_checkpointing"]:
-        lm.model.gradient_checkpointing_enable()
-    if hparams["lora"]["r"]:
-        add_adapters(lm, hparams["lora"])
-    return lm
+    settings: Any = hparams
+    return load_to_train(partial(_load, hparams), settings)
 
 
 def _load(hparams: PreferenceSettings) -> LanguageModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -256,18 +256,50 @@ def make_language_model(
         If rows are longer than the context, adapters are to be sharded, or a
         model is whose documents run apart.
     """
-    if hparams["lora"]["r"] and hparams["fsdp"]:
-        raise ValueError(
-            "lora and fsdp do not go together: adapters are for models that "
-            "one GPU holds; choose one of them"
-        )
-    make = partial(_start, hparams, units)
-    lm = hold(make) if hparams["fsdp"] else make()
+    lm = load_to_train(partial(_start, hparams, units), hparams)
     if hparams["row_tokens"] > lm.context:
         raise ValueError(
             f"row_tokens {hparams['row_tokens']} are more than the model's "
             f"context of {lm.context}; lower it, or raise context"
         )
+    return lm
+
+
+def load_to_train(
+    load: Callable[[], LanguageModel], hparams: Mapping[str, Any]
+) -> LanguageModel:
+    """Load a model in the way that it is trained.
+
+    Arguments
+    ---------
+    load : callable
+        Returns the model.
+    hparams : dict
+        Of a recipe: ``lora``, ``fsdp`` and ``activation_checkpointing``.
+
+    Raises
+    ------
+    ValueError
+        If adapters are to be sharded.
+
+    Example
+    -------
+    >>> hparams = {
+    ...     "lora": {"r": 2, "target_modules": ["q_proj"]},
+    ...     "fsdp": False,
+    ...     "activation_checkpointing": False,
+    ... }
+    >>> folder = f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+    >>> lm = load_to_train(lambda: load_language_model(folder), hparams)
+    >>> type(lm.model).__name__
+    'PeftModelForCausalLM'
+    """
+    if hparams["lora"]["r"] and hparams["fsdp"]:
+        raise ValueError(
+            "lora and fsdp do not go together: adapters are for models that "
+            "one GPU holds; choose one of them"
+        )
+    lm = hold(load) if hparams["fsdp"] else load()
     if hparams["activation_checkpointing"]:
         lm.model.gradient_checkpointing_enable()
     if hparams["lora"]["r"]:
