@@ -11,7 +11,7 @@ The names below are imported on first use: Python imports this package whenever
 it starts (see :mod:`spiritlm_plugin.registration`), so it must cost nothing.
 """
 
-from spiritlm_plugin.registration import register
+from spiritlm_plugin.registration import load, register
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def __getattr__(name: str) -> object:
     """Import a public class when it is first asked for."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(load(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

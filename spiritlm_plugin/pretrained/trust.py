@@ -8,6 +8,7 @@ that it names is on a list.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
@@ -156,8 +157,12 @@ def _read(path: Path) -> str:
         ) from error
 
 
+@lru_cache(maxsize=2)
 def _compose(text: str, path: Path) -> Any:
-    """Return the nodes of a YAML file, of which nothing is made."""
+    """Return the nodes of a YAML file, of which nothing is made.
+
+    Several look at the same file, one after the other.
+    """
     nested = accumulate((c in "[{") - (c in "]}") for c in text)
     if len(text) > _LONGEST or max(nested, default=0) > _DEEPEST:
         raise ValueError(
