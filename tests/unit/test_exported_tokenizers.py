@@ -3,12 +3,15 @@
 import json
 import random
 import shutil
+import warnings
 
 import pytest
+import sentencepiece
 import tokenizers
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
 
 from spiritlm_plugin.dataio.units.segments import Speech, Text
 from spiritlm_plugin.dataio.units.text_tokenizers import (
@@ -319,6 +322,243 @@ def test_spaces_that_a_model_has_learned_stay(hub_folder, tmp_path):
         ids = tokenizer("the cat", **WITHOUT).input_ids
         assert vocabulary.encode_text("the cat") == ids
         vocabulary.save(tmp_path)
+
+
+def test_learned_spaces_stay_when_transformers_saves_again(
+    hub_folder, tmp_path
+):
+    space = tokenizers.pre_tokenizers.Metaspace()
+    early = of_version_01(hub_folder(pre_tokenizer=space), tmp_path / "early")
+    vocabulary = Vocabulary.load(early)
+    vocabulary.save(tmp_path / "ours")
+    again = resaved(tmp_path / "ours", tmp_path / "again")
+    assert not (again / "added_tokens.json").exists()
+    loaded = Vocabulary.load(again)
+    assert loaded.text.prompt_start == vocabulary.text.prompt_start
+    assert same(vocabulary, loaded)
+    # Of one that is saved again as it was, no file tells it.
+    lost = resaved(early, tmp_path / "lost")
+    with pytest.raises(ValueError, match="copy added_tokens.json") as error:
+        Vocabulary.load(lost)
+    assert str(lost) in str(error.value)
+    shutil.copy(early / "added_tokens.json", lost)
+    assert same(vocabulary, Vocabulary.load(lost))
+
+
+def of_version_01(text, folder):
+    """Write a folder as version 0.1 did, of a folder of text."""
+    shutil.copytree(text, folder, dirs_exist_ok=True)
+    first = len(load_text_tokenizer(text))
+    names = ["[Text]", "[Speech]", "[Hu0]", "[Hu1]"]
+    added = {name: first + i for i, name in enumerate(names)}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    return folder
+
+
+@pytest.mark.parametrize("symbols", [[], ["\n\n", "<h1>"]])
+def test_a_sentencepiece_model_of_version_01_saved_again(
+    sentencepiece_model, symbols, tmp_path
+):
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "tokenizer.model").write_bytes(sentencepiece_model(symbols))
+    early = of_version_01(text, tmp_path / "early")
+    (early / "config.json").write_text('{"model_type": "llama"}')
+    again = resaved(early, tmp_path / "again")
+    assert not (again / "tokenizer.model").exists()
+    if symbols:
+        with pytest.raises(ValueError, match="and tokenizer.model"):
+            Vocabulary.load(again)
+    else:
+        assert same(Vocabulary.load(early), Vocabulary.load(again))
+
+
+def test_symbols_of_version_01_stay_out_of_reach(sentencepiece_model, tmp_path):
+    symbols = ["\n", "<h1>", "▁▁", "[Hu7]"]
+    proto = sentencepiece_model(symbols)
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "tokenizer.model").write_bytes(proto)
+    model = sentencepiece_model_pb2.ModelProto.FromString(proto)
+    for piece in model.pieces:
+        piece.type = 3 if piece.type == 4 else piece.type  # control
+    model.normalizer_spec.add_dummy_prefix = False
+    control = sentencepiece.SentencePieceProcessor(
+        model_proto=model.SerializeToString()
+    )
+    vocabulary = Vocabulary.load(of_version_01(text, tmp_path / "early"))
+    with pytest.warns(UserWarning, match="special piece is a single character"):
+        vocabulary.save(tmp_path / "ours")
+    again = Vocabulary.load(tmp_path / "ours")
+    strings = ["a\nb", "<h1>the</h1>", "the  cat   sat", "[Hu7]\n\n<h1>"]
+    for string in strings:
+        ids = control.encode(string)
+        assert vocabulary.encode_text(string) == ids
+        assert again.encode_text(string) == ids
+        assert load_text_tokenizer(text).encode(string) != ids
+    assert same(vocabulary, again)
+    assert again.text.special >= {"\n", "<h1>", "▁▁"}
+
+
+def edited(folder, new, edit):
+    """Copy a folder with another tokenizer.json."""
+    shutil.copytree(folder, new, dirs_exist_ok=True)
+    backend = json.loads((new / "tokenizer.json").read_text())
+    edit(backend)
+    (new / "tokenizer.json").write_text(json.dumps(backend))
+    return new
+
+
+def add_prefix_space(backend):
+    """Put a space in front as tokenizers of RoBERTa's kind do."""
+    backend["pre_tokenizer"]["add_prefix_space"] = True
+
+
+def hole(backend):
+    """Give the last piece a later id."""
+    vocabulary = backend["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] += 7
+
+
+def whole_words(backend):
+    """Look up whole what stands between spaces, before it is merged."""
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": r"\s*\S+|\s+"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    byte_level = backend["pre_tokenizer"] | {"use_regex": False}
+    parts = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    backend["pre_tokenizer"] = parts
+    backend["model"]["ignore_merges"] = True
+
+
+def as_unigram(backend):
+    """Take the pieces as those of a unigram model."""
+    whole_words(backend)
+    pieces = [[p, -9.0 + len(p)] for p in backend["model"]["vocab"]]
+    backend["model"] = {"type": "Unigram", "unk_id": 0, "vocab": pieces}
+
+
+def as_words(backend):
+    """Take the pieces as the words of a model that knows no others."""
+    whole_words(backend)
+    model = {"type": "WordLevel", "unk_token": "<unk>"}
+    backend["model"] = model | {"vocab": backend["model"]["vocab"]}
+
+
+def test_byte_level_spaces_stand_in_front_of_a_prompt(hubs, tmp_path):
+    text = edited(hubs["byte-level"], tmp_path / "text", add_prefix_space)
+    bare = Vocabulary.extend(load_text_tokenizer(hubs["byte-level"]), 5)
+    vocabulary = Vocabulary.extend(load_text_tokenizer(text), 5)
+    start = plain(text).encode(" ", **WITHOUT)
+    assert vocabulary.text.prompt_start == [*bare.text.prompt_start, *start]
+    assert vocabulary.encode_text("the cat") == bare.encode_text("the cat")
+    [segment] = vocabulary.decode(vocabulary.encode([Text("the cat")]))
+    assert segment == Text("the cat")
+    vocabulary.save(tmp_path / "ours")
+    assert differences(vocabulary, plain(tmp_path / "ours"), 100) == 0
+    again = resaved(tmp_path / "ours", tmp_path / "again")
+    for folder in (tmp_path / "ours", again):
+        loaded = Vocabulary.load(folder)
+        assert loaded.text.prompt_start == vocabulary.text.prompt_start
+        assert same(vocabulary, loaded)
+    # What has learned to speak with one before each text goes on so.
+    early = Vocabulary.load(of_version_01(text, tmp_path / "early"))
+    assert early.text.prompt_start == bare.text.prompt_start
+    assert early.encode_text("the cat") == plain(text).encode(
+        "the cat", **WITHOUT
+    )
+
+
+@pytest.mark.parametrize("edit", [whole_words, as_unigram, as_words])
+def test_names_that_a_tokenizer_finds_are_text(hubs, edit, tmp_path):
+    text = edited(hubs["byte-level"], tmp_path / "text", edit)
+    vocabulary = Vocabulary.extend(load_text_tokenizer(text), 5)
+    control = [vocabulary.eos_id, *vocabulary.text.prompt_start]
+    own = plain(text)("<eos>", split_special_tokens=True, **WITHOUT).input_ids
+    assert own == [vocabulary.eos_id]
+    names = ["<eos>", "<bos>", "<unk>", *vocabulary.speech_tokens()]
+    rng = random.Random(0)
+    for _ in range(100):
+        string = "".join(rng.choices([*names, "a", " "], k=6))
+        ids = vocabulary.encode_text(string)
+        assert not {*control, *vocabulary.speech_tokens().values()} & {*ids}
+        if edit is whole_words:
+            assert vocabulary.text.decode(ids) == string
+    cat = plain(text).encode("the cat", **WITHOUT)
+    assert vocabulary.encode_text("the cat") == cat
+    with pytest.warns(UserWarning, match="read <bos> in a text as that token"):
+        vocabulary.save(tmp_path / "ours")
+    assert same(vocabulary, Vocabulary.load(tmp_path / "ours"))
+
+
+def test_a_character_that_a_tokenizer_makes_a_token(hubs, tmp_path):
+    def ligature(backend):
+        whole_words(backend)
+        pattern = {"pattern": {"String": "\ufb06"}, "content": "<eos>"}
+        backend["normalizer"] = {"type": "Replace", **pattern}
+
+    text = load_text_tokenizer(edited(hubs["byte-level"], tmp_path, ligature))
+    assert text.eos_id not in text.encode("<eos>")
+    with pytest.raises(
+        ValueError, match="\ufb06.*would become <eos>.*leave it"
+    ):
+        text.encode("\ufb06")
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+@pytest.mark.parametrize("edits", [[], [hole], [hole, as_words], [as_unigram]])
+def test_ids_with_holes(hubs, edits, gap, tmp_path):
+    def edit(backend):
+        for change in edits:
+            change(backend)
+
+    text = edited(hubs["byte-level"], tmp_path / "text", edit)
+    first = len(load_text_tokenizer(text)) + gap
+    names = ["[Text]", "[Hu1]", "[Speech]", "[Hu0]"]
+    added = {name: first + i for i, name in enumerate(names)}
+    (text / "added_tokens.json").write_text(json.dumps(added))
+    vocabulary = Vocabulary.load(text)
+    assert vocabulary.speech_tokens() == added
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "AutoTokenizer .* as that token")
+        vocabulary.save(tmp_path / "ours")
+    again = resaved(tmp_path / "ours", tmp_path / "again")
+    for folder in (tmp_path / "ours", again):
+        loaded = Vocabulary.load(folder)
+        assert same(vocabulary, loaded)
+        assert len(loaded.text) == len(vocabulary.text)
+        assert loaded.kinds.tolist() == vocabulary.kinds.tolist()
+        strings = ["[Text]the cat[Speech][Hu0][Hu1]", "[Speech][Hu1]"]
+        theirs = plain(folder)(strings, **TOKENS).input_ids
+        assert theirs == [vocabulary.encode_string(s) for s in strings]
+
+
+def test_two_tokens_of_one_id(hubs, tmp_path):
+    # As version 0.1 put them into a hole, up to a piece behind it.
+    text = edited(hubs["byte-level"], tmp_path, hole)
+    last = len(load_text_tokenizer(text)) - 1
+    names = ["[Text]", "[Speech]", *(f"[Hu{i}]" for i in range(5))]
+    added = {name: last + 1 - len(names) + i for i, name in enumerate(names)}
+    (text / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(ValueError, match=rf"one id, {last}, .*\[Hu4\]"):
+        Vocabulary.load(text)
+
+
+def test_a_piece_with_the_name_of_a_speech_token(hubs, tmp_path):
+    def rename(backend):
+        backend["model"] |= {"merges": [], "vocab": {
+            {290: "[Speech]"}.get(index, piece): index
+            for piece, index in backend["model"]["vocab"].items()
+        }}  # fmt: skip
+
+    text = load_text_tokenizer(edited(hubs["byte-level"], tmp_path, rename))
+    vocabulary = Vocabulary.extend(text, 5)
+    with pytest.raises(ValueError, match=r"\[Speech\] cannot.*that name, 290"):
+        vocabulary.save(tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
 
 
 @pytest.fixture(scope="module")

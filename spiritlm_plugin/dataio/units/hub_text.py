@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import takewhile
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from spiritlm_plugin.dataio.units.tokenizer_files import (
     write_tokenizer,
 )
 
-_SPACE = "▁"
+_SPACES = ("▁", "Ġ")  # signs of a space: SentencePiece's, and of bytes
+_LEARNED = "learned_with_spaces"  # in the configuration
 # What transformers makes of SentencePiece's care for spaces around a text.
 _AROUND = [r"\A▁", r"\A +| +\z", " {2,}"]
 
@@ -39,7 +42,8 @@ class HubText:
     Raises
     ------
     ValueError
-        If the tokenizer has no fast backend or no end-of-sequence token.
+        If the tokenizer has no fast backend or no end-of-sequence token, or
+        its files do not tell what a model that speaks has learned with.
     """
 
     def __init__(self, source: str | Path):
@@ -58,7 +62,7 @@ class HubText:
                 f"the tokenizer of {source} has no end-of-sequence token"
             )
         self.eos_id = tokenizer.eos_token_id
-        self._config = {
+        self._config: dict[str, Any] = {
             name: str(token)
             for name, token in tokenizer.special_tokens_map.items()
             if name.endswith("_token")
@@ -66,43 +70,91 @@ class HubText:
         named = read_named_tokens(find_in(source))
         content = json.loads(tokenizer.backend_tokenizer.to_str())
         content["truncation"] = content["padding"] = None
+        # Models of ours that have learned with a space before each text were
+        # saved with it, and their speech tokens in a file of their own.
+        learned = named.settings.get(_LEARNED) or "[Text]" in named.listed
+        if not learned:
+            _check_known(content, source)
         self.tail = _take_tail(content, named.speech)
         ids = _ids(content)
-        self._length = max(ids.values()) + 1
+        names = {index: token for token, index in ids.items()}
+        if len(names) < len(ids):
+            twice = next(t for t, i in ids.items() if names[i] != t)
+            raise ValueError(
+                f"the tokenizer of {source} has one id, {ids[twice]}, for "
+                f"{twice!r} and {names[ids[twice]]!r}; a model cannot tell "
+                "them apart, and has to be trained with another tokenizer"
+            )
+        self._length = max(names) + 1
         self._added = {
             t: i for t, i in ids.items() if SPEECH_TOKEN.fullmatch(t)
         }
         self.special = _flag_special(
             content, {*named.special, *tokenizer.all_special_tokens}
         )
-        # Models of ours that have learned with a space before each text were
-        # saved with it, and their speech tokens in a file of their own.
-        learned = "[Text]" in named.listed
-        dropped = not learned and _SPACE in ids and _drop_spaces(content)
+        # A control token of one character, as some are padded with, is text.
+        self._reserved = {
+            ids[t]: t for t in (*self.special, *self._added) if len(t) > 1
+        }
+        self._unknown = _unknown(content)
+        space = _space_in_front(content)
+        if space is not None and learned:
+            self._config[_LEARNED] = True
+        elif space is not None:
+            _drop_spaces(content)
         self._content = content
         self._backend = Tokenizer.from_str(json.dumps(content))
         self._backend.encode_special_tokens = True
         self.bos_id: int | None = tokenizer.bos_token_id
         self.prompt_start = [] if self.bos_id is None else [self.bos_id]
-        if dropped or _SPACE in self._in_front():
-            self.prompt_start.append(ids[_SPACE])
+        if learned or space is None:
+            space = self._written_in_front()
+        if space is not None:
+            self.prompt_start.append(ids[space])
 
-    def _in_front(self) -> list[str | None]:
-        """Return the tokens that stand in front of each text."""
-        text, whole = (
-            self._backend.encode("a", add_special_tokens=add).ids
-            for add in (False, True)
-        )
-        front = whole[: len(whole) - len(text)]
-        return [self._backend.id_to_token(index) for index in front]
+    def _written_in_front(self) -> str | None:
+        """Return the sign of a space that stands in front of a prompt."""
+        whole = self._backend.encode("a")
+        pairs = zip(whole.ids, whole.special_tokens_mask)
+        front = {
+            self._backend.id_to_token(index)
+            for index, _ in takewhile(itemgetter(1), pairs)
+        }
+        return next((space for space in _SPACES if space in front), None)
 
     def __len__(self) -> int:
         """Return the number of ids, without those of speech behind them."""
         return self._length
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; control tokens in it are characters."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        """Return the ids of a text; control tokens in it are characters.
+
+        Where the tokenizer would find one nevertheless, as unigram models do,
+        the text is cut inside its name.
+
+        Raises
+        ------
+        ValueError
+            If a single character becomes a control token.
+        """
+        whole = self._backend.encode(text, add_special_tokens=False)
+        if self._reserved.keys().isdisjoint(whole.ids):
+            return whole.ids
+        cuts = [0]
+        for index, (start, end) in zip(whole.ids, whole.offsets):
+            token, found = self._reserved.get(index), text[start:end]
+            if token is None or (index == self._unknown and found != token):
+                continue
+            if len(found) < 2:
+                raise ValueError(
+                    f"{found!r} would become {token} of the tokenizer; leave "
+                    "it out of texts"
+                )
+            cuts.append((start + end) // 2)
+        if len(cuts) == 1:
+            return whole.ids
+        parts = zip(cuts, [*cuts[1:], len(text)])
+        return [i for a, b in parts for i in self.encode(text[a:b])]
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids."""
@@ -127,6 +179,14 @@ def _ids(content: Mapping[str, Any]) -> dict[str, int]:
         vocabulary = {piece: i for i, (piece, _) in enumerate(vocabulary)}
     added = {t["content"]: t["id"] for t in content["added_tokens"]}
     return {**vocabulary, **added}
+
+
+def _unknown(content: Mapping[str, Any]) -> int | None:
+    """Return the id of what the model of a tokenizer.json does not know."""
+    model = content["model"]
+    if "unk_id" in model:  # a unigram model
+        return model["unk_id"]
+    return _ids(content).get(model.get("unk_token"))
 
 
 def _take_tail(
@@ -163,16 +223,56 @@ def _flag_special(content: dict[str, Any], special: set[str]) -> frozenset[str]:
     )
 
 
-def _drop_spaces(content: dict[str, Any]) -> bool:
-    """Keep a tokenizer from changing the spaces around a text, if it does."""
-    found = False
+def _check_known(content: Mapping[str, Any], source: str | Path) -> None:
+    """Raise ValueError for a model of version 0.1, saved by transformers.
+
+    That leaves out whether it learned with a space in front of each text or of
+    prompts alone, and with which of its other tokens out of reach. Those of a
+    SentencePiece model that puts a space in front are told by their flags.
+    """
+    added = content["added_tokens"]
+    plain = [t for t in added if not t["special"]]
+    marker = next((t for t in plain if t["content"] == "[Text]"), None)
+    if marker is None:
+        return
+    space = _space_in_front(content)
+    # User-defined pieces: among the added tokens, or split off.
+    steps = _parts(content, "pre_tokenizer")
+    others = any(step["type"] == "Split" for step in steps) or any(
+        not SPEECH_TOKEN.fullmatch(t["content"]) for t in plain
+    )
+    if (space and marker["normalized"]) or (
+        others and _SPACES[0] in _ids(content)
+    ):
+        raise ValueError(
+            f"{source} has a tokenizer.json that transformers made anew, and "
+            "how its model has learned to read texts cannot be told from it; "
+            "copy added_tokens.json, and tokenizer.model if there is one, "
+            "from the folder that was trained"
+        )
+
+
+def _space_in_front(content: Mapping[str, Any]) -> str | None:
+    """Return the sign of a space that is put in front of each text."""
+    space = None
     for part in _parts(content, "pre_tokenizer"):
-        if part["type"] == "Metaspace" and part["prepend_scheme"] != "never":
-            part["prepend_scheme"], found = "never", True
+        if part.get("prepend_scheme", "never") != "never":
+            space = _SPACES[0]
+        elif part["type"] == "ByteLevel" and part["add_prefix_space"]:
+            space = _SPACES[1]
+    if any(p["type"] == "Prepend" for p in _parts(content, "normalizer")):
+        space = _SPACES[0]
+    return space if space in _ids(content) else None
+
+
+def _drop_spaces(content: dict[str, Any]) -> None:
+    """Keep a tokenizer from changing the spaces around a text."""
+    for part in _parts(content, "pre_tokenizer"):
+        if part["type"] == "Metaspace":
+            part["prepend_scheme"] = "never"
+        elif part["type"] == "ByteLevel":
+            part["add_prefix_space"] = False
     normalizers = _parts(content, "normalizer")
-    found |= any(part["type"] == "Prepend" for part in normalizers)
-    if not found:
-        return False
     _put(
         content,
         "normalizer",
@@ -188,7 +288,6 @@ def _drop_spaces(content: dict[str, Any]) -> bool:
         if part["type"] == "Metaspace":
             part["prepend_scheme"] = "never"
     _put(content, "decoder", decoders)
-    return True
 
 
 def _parts(content: Mapping[str, Any], step: str) -> list[dict[str, Any]]:

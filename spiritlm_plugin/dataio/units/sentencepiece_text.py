@@ -40,8 +40,9 @@ class SentencePieceText:
     ---------
     model_file : str or Path
         The SentencePiece model.
-    special : collection of str
-        Other pieces that no text may become.
+    special : collection of str, optional
+        Other pieces that no text may become; None for all that are
+        user-defined.
     tail : dict of str to int, optional
         Ids of speech tokens that stand behind the pieces.
 
@@ -54,7 +55,7 @@ class SentencePieceText:
     def __init__(
         self,
         model_file: str | Path,
-        special: Collection[str] = (),
+        special: Collection[str] | None = (),
         tail: Mapping[str, int] | None = None,
     ):
         self._proto = Path(model_file).read_bytes()
@@ -75,7 +76,7 @@ class SentencePieceText:
             if token not in self._added
         }
 
-    def _load(self, special: Collection[str]) -> None:
+    def _load(self, special: Collection[str] | None) -> None:
         """Load the model with what no text may become out of reach."""
         from sentencepiece import sentencepiece_model_pb2
 
@@ -86,7 +87,7 @@ class SentencePieceText:
                 continue
             if SPEECH_TOKEN.fullmatch(piece.piece):
                 self._added[piece.piece] = index
-            elif piece.piece not in special:
+            elif special is not None and piece.piece not in special:
                 continue
             piece.type = _CONTROL
         has_prefix = model.normalizer_spec.add_dummy_prefix

@@ -96,8 +96,12 @@ def load_text_tokenizer(source: str | Path) -> TextTokenizer:
     other = find("tokenizer.json")
     if (model_file := find("tokenizer.model")) is not None:
         named = read_named_tokens(find)
+        # Models of version 0.1, which wrote no configuration, have learned
+        # with all user-defined pieces out of reach.
+        early = "[Text]" in named.listed and not named.settings
+        special = None if early else named.special
         try:
-            return SentencePieceText(model_file, named.special, named.speech)
+            return SentencePieceText(model_file, special, named.speech)
         except ValueError:
             # That of Llama 3 and others is of another kind, and not read.
             if other is None or named.speech:

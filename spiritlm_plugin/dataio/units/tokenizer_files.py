@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from spiritlm_plugin.utils.files import read_json, write_file
 
-SPEECH_TOKEN = re.compile(r"\[(Text|Speech|ASR|TTS|(Hu|Pi|St)\d+)\]")
+# With those that fill holes between the ids.
+SPEECH_TOKEN = re.compile(r"\[(Text|Speech|ASR|TTS|(Hu|Pi|St|Spare)\d+)\]")
 ADDED_TOKENS = "added_tokens.json"
 _CONFIG = "tokenizer_config.json"
 _REMEDY = "download or save it again"
@@ -29,11 +30,14 @@ class NamedTokens(NamedTuple):
         Those that stand in ``added_tokens.json``.
     special : frozenset of str
         Tokens that no text may become.
+    settings : dict
+        All that ``tokenizer_config.json`` says, if it is there.
     """
 
     speech: dict[str, int]
     listed: frozenset[str]
     special: frozenset[str]
+    settings: dict[str, Any]
 
 
 def find_in(source: str | Path) -> Callable[[str], str | None]:
@@ -70,8 +74,9 @@ def read_named_tokens(find: Callable[[str], str | None]) -> NamedTokens:
     >>> _ = file.write_text('{"[Text]": 300, "<pad>": 299}')
     >>> read_named_tokens({"added_tokens.json": str(file)}.get)
     NamedTokens(speech={'[Text]': 300}, listed=frozenset({'[Text]'}),
-                special=frozenset())
+                special=frozenset(), settings={})
     """
+    settings: dict[str, Any] = {}
     ids: dict[str, int] = {}
     listed: dict[str, int] = {}
     special: set[str] = set()
@@ -90,6 +95,8 @@ def read_named_tokens(find: Callable[[str], str | None]) -> NamedTokens:
             if name == ADDED_TOKENS:
                 listed = {token: int(i) for token, i in content.items()}
                 continue
+            if name == _CONFIG:
+                settings = content
             special.update(_special(content))
             for token in _added(content):
                 ids[token["content"]] = int(token["id"])
@@ -103,7 +110,7 @@ def read_named_tokens(find: Callable[[str], str | None]) -> NamedTokens:
     listed = {t: i for t, i in listed.items() if SPEECH_TOKEN.fullmatch(t)}
     speech = {t: i for t, i in ids.items() if SPEECH_TOKEN.fullmatch(t)}
     return NamedTokens(
-        {**speech, **listed}, frozenset(listed), frozenset(special)
+        {**speech, **listed}, frozenset(listed), frozenset(special), settings
     )
 
 
@@ -147,6 +154,17 @@ def added_token(index: int, content: str, special: bool = True) -> dict:
         "normalized": not special,
         "special": special,
     }
+
+
+def spare_token(index: int) -> str:
+    """Return the name of an id that has no meaning.
+
+    Example
+    -------
+    >>> spare_token(7)
+    '[Spare7]'
+    """
+    return f"[Spare{index}]"
 
 
 def write_added_tokens(
@@ -208,7 +226,8 @@ def write_configuration(folder: Path, special: Mapping[str, Any]) -> None:
     folder : Path
         Where to.
     special : dict
-        The tokens of the text that have a part to play, by its name.
+        The tokens of the text that have a part to play, by its name; and what
+        else is to be kept.
 
     Example
     -------
@@ -234,14 +253,20 @@ def _with_tokens(
     """Return a backend with the speech tokens, and what starts a prompt."""
     added = [t for t in backend["added_tokens"] if t["content"] not in tokens]
     added += [added_token(index, token) for token, index in tokens.items()]
-    added.sort(key=lambda token: token["id"])
     model = dict(backend["model"])
-    ids = {token["id"] for token in added} | _ids_of(model)
-    if len(ids) <= max(ids) and model["type"] == "BPE":
-        # Added tokens follow each other; pieces may have any ids, and these
-        # are never found, since no merge makes them.
-        named = {token["content"]: token["id"] for token in added}
-        model["vocab"] = {**model["vocab"], **named}
+    pieces = _ids_of(model)
+    # Added tokens must follow each other, behind as many pieces as there are.
+    ids = {token["id"] for token in added} | pieces
+    holes = {*range(max(ids))} - ids
+    added += [added_token(index, spare_token(index)) for index in holes]
+    added.sort(key=lambda token: token["id"])
+    if isinstance(model["vocab"], dict):
+        inside = {
+            token["content"]: token["id"]
+            for token in added
+            if token["id"] < max(pieces) and token["id"] not in pieces
+        }
+        model["vocab"] = {**model["vocab"], **inside}
     return {
         **backend,
         "model": model,

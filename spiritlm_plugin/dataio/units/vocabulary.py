@@ -30,6 +30,7 @@ from spiritlm_plugin.dataio.units.text_tokenizers import (
     TextTokenizer,
     load_text_tokenizer,
 )
+from spiritlm_plugin.dataio.units.tokenizer_files import spare_token
 from spiritlm_plugin.dataio.units.units import (
     Kind,
     SpeechStream,
@@ -201,7 +202,13 @@ class Vocabulary:
         a text are text, and are tokens with ``split_special_tokens=False``. A
         template writes lists of messages as prompts. Of models that the
         tokenizers library cannot have, SentencePiece's unigram models among
-        them, there is a warning and no ``tokenizer.json``.
+        them, there is a warning and no ``tokenizer.json``; of those that find
+        such names in a text nevertheless, a warning.
+
+        Raises
+        ------
+        ValueError
+            If the text has a token of the name of one of speech.
 
         Example
         -------
@@ -216,9 +223,16 @@ class Vocabulary:
         >>> ids == vocabulary.encode_string(prompt)
         True
         """
+        tokens = self.speech_tokens()
+        for token, index in tokens.items():
+            if (own := self.text.token_id(token)) not in (None, index):
+                raise ValueError(
+                    f"{token} cannot be saved with the id {index}: the text "
+                    f"has one of that name, {own}; take another text tokenizer"
+                )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.text.save(folder, self.speech_tokens()):
+        if self.text.save(folder, tokens):
             write_file(folder / "chat_template.jinja", self._chat_template())
             self._compare_with_transformers(folder)
 
@@ -239,19 +253,32 @@ class Vocabulary:
             warnings.warn(
                 "AutoTokenizer of transformers will give other ids: "
                 f"{type(tokenizer).__name__}, which it takes for models of this "
-                "type, does not keep to tokenizer.json. Load that with "
+                "type, does not keep to tokenizer.json, or common text holds "
+                "one of this model's special tokens. Load it with "
                 "PreTrainedTokenizerFast, or give engines ids, not texts",
                 stacklevel=3,
             )
+            return
+        names = [*sorted(self.text.special), *tokens]
+        theirs = tokenizer(names, add_special_tokens=False).input_ids
+        for name, found in zip(names, theirs):
+            if found != self.encode_text(name):
+                warnings.warn(
+                    f"AutoTokenizer of transformers will read {name} in a text "
+                    "as that token; give engines ids, not texts",
+                    stacklevel=3,
+                )
+                break
 
     def _chat_template(self) -> str:
         """Return the template that writes messages as prompts."""
         start = self.text.prompt_start
         space = bool(self.text.decode(start))
+        spare = (self.kinds == SPARE_KIND).nonzero().squeeze(1).tolist()
         return chat_template(
             {name: _MARKERS[name][0] for name in self.markers},
             {_PREFIXES[kind]: len(ids) for kind, ids in self._unit_ids.items()},
-            self.text.special,
+            {*self.text.special, *map(spare_token, spare)},
             bos=self.text.bos_id is not None,
             space=space,
         )
