@@ -239,7 +239,17 @@ def compare(lm: SpiritLM, items: Items, pooling: str) -> list[dict[str, Any]]:
         As of `load_utterances`; a batch.
     pooling : str
         Over the tokens of a word.
+
+    Raises
+    ------
+    ValueError
+        If another engine than transformers holds the language model.
     """
+    if getattr(lm.mods, "language_model", None) is None:
+        raise ValueError(
+            "hidden states are those of transformers, other engines do not "
+            "give them; load the model without engine"
+        )
     units = lm.encode_batch([item["wav"] for item in items.values()])
     encoded = {
         name: encode_both(lm.vocabulary, item, spoken)

@@ -44,6 +44,7 @@ from spiritlm_plugin.metrics.sentiment_classifiers import (
     load_classifier,
     tokenize,
 )
+from spiritlm_plugin.utils.arguments import number, whole_number
 
 
 class Prompt(NamedTuple):
@@ -67,11 +68,23 @@ class PreferenceTask(ABC):
         So many, evenly spread; all if None.
     margin : float
         By which the scores of a better and a worse answer differ at least.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no number, or out of range.
     """
 
     max_new_tokens: int
     prompts: int | None = None
     margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        whole_number("max_new_tokens", self.max_new_tokens)
+        if self.prompts is not None:
+            whole_number("prompts", self.prompts)
+        if number("margin", self.margin) < 0:
+            raise ValueError(f"margin must be 0 or more, got {self.margin}")
 
     @property
     @abstractmethod
@@ -154,6 +167,15 @@ class SentimentTask(PreferenceTask):
     split: str = "train"
     share: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_direction(self.direction)
+        if not 0 < number("share", self.share) <= 1:
+            raise ValueError(
+                f"share is of a recording, more than 0 and 1 at most, got "
+                f"{self.share}"
+            )
+
     @property
     def output(self) -> str:
         """Text or speech."""
@@ -200,6 +222,14 @@ class SentimentTask(PreferenceTask):
     def _classifier(self) -> TextClassifier | SpeechClassifier:
         return load_classifier(
             self.classifier, self.output, _device(), self.labels
+        )
+
+
+def _check_direction(direction: str) -> None:
+    if direction not in DIRECTIONS:
+        raise ValueError(
+            f"no such direction: {direction!r}; there are "
+            f"{', '.join(DIRECTIONS)}"
         )
 
 
@@ -415,6 +445,12 @@ class ContinuationTask(UtteranceTask):
     prompt_seconds: float = 3.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_direction(self.direction)
+        if number("prompt_seconds", self.prompt_seconds) <= 0:
+            raise ValueError(
+                f"prompt_seconds must be above 0, got {self.prompt_seconds}"
+            )
         if self.output == "speech" and self.recognizer is None:
             raise ValueError(
                 "spoken continuations are judged by their words: name a "

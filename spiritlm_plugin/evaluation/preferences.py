@@ -7,6 +7,8 @@ it no further than it has to.
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -42,7 +44,7 @@ from spiritlm_plugin.evaluation.reports import (
 )
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.inference.generation import Generation
-from spiritlm_plugin.utils.arguments import whole_number
+from spiritlm_plugin.utils.arguments import number, whole_number
 from spiritlm_plugin.utils.seeds import derive_seed
 
 # Settings that decide about pairs, not about what is answered.
@@ -80,7 +82,8 @@ def make_pairs(
     Raises
     ------
     ValueError
-        If a setting is out of range, or there are no tasks.
+        If a setting is out of range, or there are no tasks, or one has no
+        prompts.
     FileNotFoundError, ArchiveError, ManifestError
         As of the tasks and `load_model`.
     """
@@ -88,7 +91,7 @@ def make_pairs(
     asked = {
         f"{name}/{key}": (name, prompt)
         for name, task in tasks.items()
-        for key, prompt in task.ask().items()
+        for key, prompt in _prompts(name, task).items()
     }
     lm = lm or load_model(hparams, run_opts)
     lm.speaker_id(hparams["speaker"])  # if there is none, say so now
@@ -112,6 +115,12 @@ def _checked(hparams: PairSettings) -> Mapping[str, PreferenceTask]:
             f"valid_share should be between 0 and 1, got "
             f"{hparams['valid_share']}"
         )
+    if number("temperature", hparams["temperature"]) <= 0:
+        raise ValueError(
+            "at a temperature of "
+            f"{hparams['temperature']} all answers to a prompt are the same; "
+            "raise it"
+        )
     tasks = hparams["tasks"]
     others = [n for n, t in tasks.items() if not isinstance(t, PreferenceTask)]
     if others or not tasks:
@@ -120,6 +129,15 @@ def _checked(hparams: PairSettings) -> Mapping[str, PreferenceTask]:
             f"{', '.join(others) or 'none'}; name them in the YAML file"
         )
     return tasks
+
+
+def _prompts(name: str, task: PreferenceTask) -> dict[str, Prompt]:
+    if prompts := task.ask():
+        return prompts
+    raise ValueError(
+        f"the task {name} has no prompts: its data has none that it can use; "
+        "name other data, or leave it out"
+    )
 
 
 class Answering:
@@ -256,9 +274,8 @@ def report(
         key: pairs_of(row, tasks[row["task"]].margin)
         for key, row in rows.items()
     }
-    paired = [key for key, pairs in found.items() if pairs]
-    count = round(hparams["valid_share"] * len(paired))
-    held = set(spread(paired, count)) if count else set()
+    paired = {key: row for key, row in rows.items() if found[key]}
+    held = held_out(paired, hparams["valid_share"])
     splits = {
         "train": [p for key in paired if key not in held for p in found[key]],
         "valid": [p for key in paired if key in held for p in found[key]],
@@ -289,6 +306,57 @@ def report(
         "chosen and rejected answers.",
         settings_section(settings),
     )
+
+
+def held_out(rows: Rows, share: float) -> set[str]:
+    """Return the ids of the prompts of validation.
+
+    Those that are alike are of training or of validation together: the same
+    words or recording, or the same name in two tasks, such as an utterance
+    that one goes on from and another reads.
+
+    Arguments
+    ---------
+    rows : dict
+        Of `Answering`, by id; those that have a pair.
+    share : float
+        Of all; where there are two to choose from, there is one at least.
+
+    Example
+    -------
+    >>> rows = {
+    ...     f"{task}/{name}": {"task": task, "prompt": [["text", words]]}
+    ...     for task, name, words in (
+    ...         ("t2s", "1", "a"), ("t2s", "2", "b"), ("t2t", "1", "c")
+    ...     )
+    ... }
+    >>> sorted(held_out(rows, 0.1))
+    ['t2s/1', 't2t/1']
+    """
+    families = _families(rows)
+    count = min(max(round(share * len(families)), 1), len(families) - 1)
+    chosen = spread(families, count) if count > 0 else []
+    return {key for family in chosen for key in family}
+
+
+def _families(rows: Rows) -> list[list[str]]:
+    """Return ids by what no other family has: a name, and a prompt."""
+    links: dict[str, str] = {}
+
+    def root(mark: str) -> str:
+        while links.setdefault(mark, mark) != mark:
+            mark = links[mark]
+        return mark
+
+    names = {
+        key: key.removeprefix(f"{row['task']}/") for key, row in rows.items()
+    }
+    for key, row in rows.items():
+        links[root(names[key])] = root(json.dumps(row["prompt"]))
+    families = defaultdict(list)
+    for key, name in names.items():
+        families[root(name)].append(key)
+    return [*families.values()]
 
 
 def figures_of(

@@ -6,8 +6,10 @@ Run as ``spiritlm-push results/.../model my_name/my_model --licence mit``.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import (
@@ -29,12 +31,16 @@ from spiritlm_plugin.integrations.reports import Report, read_report
 from spiritlm_plugin.integrations.training_record import read_record
 
 _CARD = "README.md"
+# Ends a card that was made, as long as nobody has changed it.
+_MARK = "<!-- made by spiritlm-push {}; replaced by it while this fits -->\n"
+_MARKED = re.compile(f"(.*){_MARK.format('([0-9a-f]{16})')}", re.DOTALL)
 _REMEDIES = {
     401: "the Hub does not know you: log in with hf auth login, or set "
     "HF_TOKEN, with a token that may write",
     403: "you may not write there: name a namespace of your own, and use a "
     "token that may write",
     404: "you may not write there, or there is no such namespace",
+    412: "somebody has changed it meanwhile: look at it, and run this again",
 }
 
 
@@ -47,6 +53,7 @@ def push_to_hub(
     repo_id: str,
     card: ModelCard | None = None,
     private: bool = False,
+    overwrite_card: bool = False,
 ) -> str:
     """Put a pretrained folder on the Hub, for `SpiritLM.from_hparams`.
 
@@ -63,6 +70,9 @@ def push_to_hub(
         As of `make_card`, for a folder that has no ``README.md``.
     private : bool
         Whether you alone can see it.
+    overwrite_card : bool
+        Whether a card goes that stands there, and that people have written or
+        changed.
 
     Returns
     -------
@@ -74,7 +84,7 @@ def push_to_hub(
     FileNotFoundError, ValueError
         As of `read_model_folder`; nothing was sent.
     HubError
-        If the Hub refuses or cannot be reached.
+        If the Hub refuses or cannot be reached, or has a card of people's.
 
     Example
     -------
@@ -89,8 +99,12 @@ def push_to_hub(
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, folder.path / name) for name in folder.files
     ]
-    if card is not None and _CARD not in folder.files:
-        operations.append(CommitOperationAdd(_CARD, str(card).encode()))
+    written = None
+    if _CARD in folder.files:
+        written = (folder.path / _CARD).read_bytes()
+    elif card is not None:
+        written = _marked(str(card))
+        operations.append(CommitOperationAdd(_CARD, written))
     api = HfApi(library_name="spiritlm_plugin")
     with _naming_remedy(repo_id):
         api.create_repo(repo_id, private=private or None, exist_ok=True)
@@ -107,11 +121,14 @@ def push_to_hub(
                 f"{repo_id} holds something else, such as {min(others)}; name "
                 "another"
             )
+        if _CARD in names and written is not None and not overwrite_card:
+            _check_card(api, repo_id, there.sha, written)
         operations += map(CommitOperationDelete, _outdated(names, folder))
         done = api.create_commit(
             repo_id,
             operations,
             commit_message="Upload a model of spiritlm_plugin",
+            parent_commit=there.sha,
         )
     return str(done.commit_url)
 
@@ -128,15 +145,39 @@ def _check_name(repo_id: str) -> None:
         )
 
 
+def _marked(card: str) -> bytes:
+    digest = sha256(card.encode()).hexdigest()[:16]
+    return (card + _MARK.format(digest)).encode()
+
+
+def _check_card(
+    api: HfApi, repo_id: str, revision: str | None, written: bytes
+) -> None:
+    """Raise if a card would go that people have written or changed."""
+    path = api.hf_hub_download(repo_id, _CARD, revision=revision)
+    found = Path(path).read_bytes()
+    marked = _MARKED.fullmatch(found.decode(errors="replace"))
+    if found != written and not (marked and _marked(marked[1]) == found):
+        raise HubError(
+            f"the {_CARD} of {repo_id} is not as spiritlm-push has made it; to "
+            f"keep it put it into the model's folder, hf download {repo_id} "
+            f"{_CARD} --local-dir FOLDER, and push that; or have it written "
+            "over, with --overwrite_card"
+        )
+
+
 def _outdated(names: Sequence[str], folder: ModelFolder) -> list[str]:
     """Return files of another model that would stay among the new ones."""
     own = {PurePosixPath(name).parent for name in folder.files}
+
+    def is_of_model(name: str) -> bool:
+        parent = PurePosixPath(name).parent
+        return parent in own or parent.name.startswith("language_model")
+
     return [
         name
         for name in names
-        if name not in folder.files
-        and PurePosixPath(name).parent in own
-        and is_replaced(name)
+        if name not in folder.files and is_replaced(name) and is_of_model(name)
     ]
 
 
@@ -264,6 +305,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--private", action="store_true", help="for you alone")
     parser.add_argument(
+        "--overwrite_card",
+        action="store_true",
+        help="also over a README.md on the Hub that people have written or "
+        "changed",
+    )
+    parser.add_argument(
         "--dry_run",
         action="store_true",
         help="load the model, list what would be sent, show the card, and "
@@ -289,7 +336,13 @@ def main(arguments: list[str] | None = None) -> None:
         if options.dry_run:
             print("" if card is None else f"\n{card}")
             return
-        address = push_to_hub(folder, options.repo_id, card, options.private)
+        address = push_to_hub(
+            folder,
+            options.repo_id,
+            card,
+            options.private,
+            options.overwrite_card,
+        )
     except (FileNotFoundError, ValueError, HubError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     print(

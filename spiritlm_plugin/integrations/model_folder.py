@@ -36,7 +36,7 @@ _OF_TRANSFORMERS = (
     "*.jinja",
 )
 # What a model's folder may hold, and a new model is not to find there.
-_REPLACED = ("hyperparams*.yaml", "*.safetensors")
+_REPLACED = ("hyperparams*.yaml", "*.safetensors", FILE)
 _BESIDE = ("README.md", FILE, "LICENSE*", "NOTICE*")
 
 

@@ -16,17 +16,23 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from torch import Tensor
+from speechbrain.utils.distributed import if_main_process
+from torch import Tensor, nn
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from spiritlm_plugin.dataio.checkpoints import read_safetensors
+from spiritlm_plugin.dataio.checkpoints import (
+    CheckpointError,
+    read_safetensors,
+)
 from spiritlm_plugin.dataio.stream.pair_loader import (
     EvenBatches,
     PairLoader,
 )
 from spiritlm_plugin.dataio.stream.preferences import (
+    Pair,
+    PreferenceError,
     Tokens,
     read_pairs,
     tokens_of,
@@ -42,12 +48,15 @@ from spiritlm_plugin.training.pretraining import (
     LanguageModelBrain,
     load_to_train,
 )
+from spiritlm_plugin.utils.arguments import number, whole_number
 from spiritlm_plugin.utils.configuration import TrainingSettings
 from spiritlm_plugin.utils.processes import rank_and_world_size
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid")
+# Numbers of each weight that tell a start from another.
+_TOLD_BY = 1000
 
 
 class PreferenceSettings(TrainingSettings):
@@ -81,15 +90,19 @@ class Reference:
     ---------
     pairs : dict
         Of each split its pairs.
+    start : LanguageModel
+        The model, before it is trained.
 
     Raises
     ------
-    ValueError
-        If it is loaded for other pairs than it was saved for.
+    CheckpointError
+        If it is loaded for other pairs, or another start, than it was saved
+        for.
     """
 
-    def __init__(self, pairs: dict[str, list[Tokens]]):
+    def __init__(self, pairs: dict[str, list[Tokens]], start: LanguageModel):
         self._pairs = torch.tensor(_checksum(pairs))
+        self._start = torch.tensor(_checksum_of_weights(start))
         # By split, in nats, of chosen and rejected answers: (2, pairs).
         self.sums = {
             split: torch.zeros(2, len(some)) for split, some in pairs.items()
@@ -97,15 +110,23 @@ class Reference:
 
     @mark_as_saver
     def _save(self, path: Path) -> None:
-        save_file(self.sums | {"pairs": self._pairs}, path)
+        begun = {"pairs": self._pairs, "start": self._start}
+        save_file(self.sums | begun, path)
 
     @mark_as_loader
     def _load(self, path: Path, end_of_epoch: bool) -> None:
         found = read_safetensors(path, "delete the checkpoint it is in")
         if not torch.equal(found.pop("pairs"), self._pairs):
-            raise ValueError(
+            raise CheckpointError(
                 f"{path} is of a training on other pairs; name another "
                 "output_folder, or the pairs that it was begun with"
+            )
+        start = found.pop("start")
+        # Weights that are to be shared out are in the main process alone.
+        if if_main_process() and not torch.equal(start, self._start):
+            raise CheckpointError(
+                f"{path} is of a training of another model; name another "
+                "output_folder, or the model that it was begun with"
             )
         self.sums = found
 
@@ -115,6 +136,16 @@ def _checksum(pairs: dict[str, list[Tokens]]) -> int:
     for some in pairs.values():
         for ids in (ids for pair in some for ids in pair):
             found = zlib.crc32(ids.tobytes(), found + len(ids))
+    return found
+
+
+def _checksum_of_weights(lm: LanguageModel) -> int:
+    weights = lm.model.state_dict() if lm.held is None else lm.held
+    found = 0
+    for name, weight in sorted(weights.items()):
+        if "lora_" not in name:
+            some = weight.flatten()[:_TOLD_BY].float().cpu()
+            found = zlib.crc32(some.numpy().tobytes(), found)
     return found
 
 
@@ -159,6 +190,12 @@ class PreferenceBrain(LanguageModelBrain):
         if dist.is_initialized():
             sums = sums.to(self.device)
             dist.all_reduce(sums)
+        if not sums.isfinite().all():
+            raise FloatingPointError(
+                "the model that training starts from finds some answers of "
+                f"{split}.jsonl NaN or infinitely unlikely; train with another "
+                "precision, such as --precision bf16"
+            )
         return sums.cpu()
 
     def compute_forward(self, batch: Any, stage: Stage) -> Any:
@@ -184,6 +221,7 @@ class PreferenceBrain(LanguageModelBrain):
         if self.hparams.likelihood_weight:
             likelihoods = sums[0] / tokens[0]
             losses = losses - self.hparams.likelihood_weight * likelihoods
+        self.record(len(losses), loss=losses.detach().mean())
         return losses.sum() * batch.shares / batch.step_pairs
 
     def _record(self, losses: Tensor, ratios: Tensor, tokens: Tensor) -> None:
@@ -217,10 +255,22 @@ def load_start(hparams: PreferenceSettings) -> LanguageModel:
     Raises
     ------
     FileNotFoundError, ValueError, CheckpointError
-        As of `SpiritLM.from_hparams`; or if adapters are to be sharded.
+        As of `SpiritLM.from_hparams`; or if adapters are to be sharded, or a
+        setting is out of range.
     """
+    _check(hparams)
     settings: Any = hparams
     return load_to_train(partial(_load, hparams), settings)
+
+
+def _check(hparams: PreferenceSettings) -> None:
+    if number("beta", hparams["beta"]) <= 0:
+        raise ValueError(f"beta should be above 0, got {hparams['beta']}")
+    weight = number("likelihood_weight", hparams["likelihood_weight"])
+    if weight < 0:
+        raise ValueError(f"likelihood_weight should be 0 or more, got {weight}")
+    if hparams["max_tokens"] is not None:
+        whole_number("max_tokens", hparams["max_tokens"])
 
 
 def _load(hparams: PreferenceSettings) -> LanguageModel:
@@ -251,7 +301,7 @@ def load_pairs(
     FileNotFoundError, PreferenceError
         As of `read_pairs`.
     ValueError
-        If a pair cannot be used, or all are too long.
+        If a pair cannot be used, or none teaches anything.
     """
     longest = min(hparams["max_tokens"] or lm.context, lm.context)
     return {
@@ -267,7 +317,7 @@ def load_pairs(
 def fitting_pairs(
     path: Path, vocabulary: Vocabulary, longest: int
 ) -> list[Tokens]:
-    """Read the pairs of so many tokens at most.
+    """Read the pairs of so many tokens at most, whose answers differ.
 
     Arguments
     ---------
@@ -277,6 +327,13 @@ def fitting_pairs(
         Whose ids they become.
     longest : int
         Tokens of a prompt with the longer one of its answers.
+
+    Raises
+    ------
+    FileNotFoundError, PreferenceError
+        As of `read_pairs`; or naming a pair that the model cannot read.
+    ValueError
+        If none is left.
 
     Example
     -------
@@ -289,22 +346,41 @@ def fitting_pairs(
     >>> len(fitting_pairs(tmp / "a.jsonl", vocabulary, 100))
     1
     """
-    pairs = [tokens_of(pair, vocabulary) for pair in read_pairs(path)]
-    kept = [pair for pair in pairs if pair.longest <= longest]
+    pairs = [_tokens(path, pair, vocabulary) for pair in read_pairs(path)]
+    differing = [pair for pair in pairs if pair.differs]
+    kept = [pair for pair in differing if pair.longest <= longest]
+    if not differing:
+        raise ValueError(
+            f"all pairs of {path} have the same answer twice; choose others"
+        )
     if not kept:
         raise ValueError(
             f"all pairs of {path} have more than {longest} tokens, the "
-            f"shortest {min(p.longest for p in pairs)}; raise max_tokens"
+            f"shortest {min(p.longest for p in differing)}; raise max_tokens"
         )
-    if len(kept) < len(pairs):
-        logger.warning(
-            "%d of %d pairs of %s have more than %d tokens and are left out",
-            len(pairs) - len(kept),
-            len(pairs),
-            path,
-            longest,
-        )
+    for count, fault in (
+        (len(pairs) - len(differing), "the same answer twice"),
+        (len(differing) - len(kept), f"more than {longest} tokens"),
+    ):
+        if count:
+            logger.warning(
+                "%d of %d pairs of %s have %s and are left out",
+                count,
+                len(pairs),
+                path,
+                fault,
+            )
     return kept
+
+
+def _tokens(path: Path, pair: Pair, vocabulary: Vocabulary) -> Tokens:
+    try:
+        return tokens_of(pair, vocabulary)
+    except ValueError as error:
+        raise PreferenceError(
+            f"{path}, pair {pair.id!r}: {error}; pairs have to be of units and "
+            "outputs that the model has"
+        ) from error
 
 
 def prepare_reference(
@@ -313,6 +389,8 @@ def prepare_reference(
     filler: int,
 ) -> tuple[PairLoader, DataLoader]:
     """Give a Brain what it compares with; return its loaders.
+
+    The model's dropout is switched off, see `switch_dropout_off`.
 
     Arguments
     ---------
@@ -340,7 +418,8 @@ def prepare_reference(
         rank,
         world_size,
     )
-    brain.reference = Reference(pairs)
+    switch_dropout_off(brain.modules.model)
+    brain.reference = Reference(pairs, brain.modules.model)
     brain.batches = {
         split: EvenBatches(
             some, hparams["batch_pairs"], filler, rank, world_size
@@ -349,3 +428,37 @@ def prepare_reference(
     }
     brain.checkpointer.add_recoverable("loader", loader)
     return loader, DataLoader(brain.batches["valid"], batch_size=None)
+
+
+def switch_dropout_off(model: nn.Module) -> None:
+    """Let a model, and its adapters, compute alike in training and else.
+
+    With dropout an answer would be likelier or less likely than by the start
+    before anything is learned.
+
+    Source: as trl does it, by its ``disable_dropout``.
+
+    Arguments
+    ---------
+    model : nn.Module
+        Is changed.
+
+    Example
+    -------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+    >>> switch_dropout_off(model)
+    >>> model[1].p
+    0.0
+    """
+    found = False
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            drops = "drop" in name or isinstance(module, nn.Dropout)
+            if drops and isinstance(value, float) and value > 0:
+                setattr(module, name, 0.0)
+                found = True
+    if found:
+        logger.warning(
+            "dropout is off: answers are compared with what the start makes of "
+            "them, which is computed without"
+        )

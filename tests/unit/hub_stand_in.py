@@ -136,7 +136,11 @@ class Handler(BaseHTTPRequestHandler):
         for line in self.body.splitlines():
             entry = json.loads(line)
             key, value = entry["key"], entry["value"]
-            if key == "file":
+            if key == "header":
+                if value["parentCommit"] != sha(self.files(repo)):
+                    self.answer(412, {"error": "A commit has happened since"})
+                    return
+            elif key == "file":
                 content = base64.b64decode(value["content"])
                 self.files(repo)[value["path"]] = content
             elif key == "lfsFile":

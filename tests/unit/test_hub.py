@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.corpus.preparation import prepare
 from spiritlm_plugin.inference import SpiritLM
+from spiritlm_plugin.integrations import hub
 from spiritlm_plugin.integrations.convert import convert_release
 from spiritlm_plugin.integrations.export_model import export_model
 from spiritlm_plugin.integrations.hub import HubError, main, push_to_hub
@@ -130,6 +131,7 @@ def test_only_one_commit_makes_a_model(server, read):
 def test_what_a_language_model_had_more_of_goes(server, read):
     shard = f"{LM}/model-00001-of-00002.safetensors"
     old = {shard, "hyperparams_old.yaml", "vocoder_old.safetensors"}
+    old |= {"training.json", f"{LM}_base/model.safetensors"}
     own = {"images/voice.png", f"{LM}/notes.txt", "notes.txt"}
     server.repos["me/lm"] = {"hyperparams.yaml": b""}
     server.repos["me/lm"] |= dict.fromkeys(old | own, b"before")
@@ -154,6 +156,53 @@ def test_a_card_of_ones_own_goes_up_as_it_is(server, copy, capsys):
     with pytest.raises(SystemExit):
         main([str(copy), "me/lm", "--licence", "mit"])
     assert "README.md is there" in capsys.readouterr().err
+
+
+CARD = ModelCard("---\nlicense: mit\n---\n\nMade.\n")
+ANOTHER = ModelCard("---\nlicense: mit\n---\n\nMade anew.\n")
+
+
+def test_a_card_that_was_made_is_replaced_by_that_of_the_new_model(
+    server, read
+):
+    for card in (CARD, CARD, ANOTHER):
+        push_to_hub(read, "me/lm", card)
+        assert card.text in server.repos["me/lm"]["README.md"].decode()
+
+
+def test_a_card_that_people_have_changed_is_not_written_over(
+    server, read, copy
+):
+    push_to_hub(read, "me/lm", CARD)
+    there = server.repos["me/lm"]
+    there["README.md"] = there["README.md"].replace(b"mit", b"apache-2.0")
+    before = dict(there)
+    assert "README.md of me/lm is not as" in refused(read, card=ANOTHER)
+    (copy / "README.md").write_text("Another of mine.\n")
+    assert "--overwrite_card" in refused(copy)
+    assert there == before
+    # What is theirs goes up again, from the folder; without a card it stays.
+    (copy / "README.md").write_bytes(there["README.md"])
+    push_to_hub(copy, "me/lm")
+    push_to_hub(read, "me/lm")
+    assert there == before
+    push_to_hub(read, "me/lm", ANOTHER, overwrite_card=True)
+    assert b"Made anew." in there["README.md"]
+
+
+def test_what_others_write_meanwhile_is_not_written_over(
+    server, read, monkeypatch
+):
+    push_to_hub(read, "me/lm", CARD)
+    check = hub._check_card
+
+    def meanwhile(*arguments):
+        check(*arguments)
+        server.repos["me/lm"]["README.md"] = b"of somebody else"
+
+    monkeypatch.setattr(hub, "_check_card", meanwhile)
+    assert "somebody has changed it meanwhile" in refused(read, card=ANOTHER)
+    assert server.repos["me/lm"]["README.md"] == b"of somebody else"
 
 
 def test_a_licence_is_needed(server, model, capsys):

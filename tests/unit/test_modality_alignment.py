@@ -1,6 +1,7 @@
 """Similarity of speech and text features of words."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from spiritlm_plugin.dataio.units.text_tokenizers import (
     SentencePieceText,
 )
 from spiritlm_plugin.dataio.units.units import Kind, SpeechUnits
+from spiritlm_plugin.evaluation.alignment import compare
 from spiritlm_plugin.metrics.modality_alignment import (
     WordSimilarity,
     mean_similarity,
@@ -231,3 +233,9 @@ def test_layers_do_not_fit():
 def test_nothing_to_compare():
     with pytest.raises(ValueError, match="no word can be compared"):
         mean_similarity([WordSimilarity([], [], 0)])
+
+
+def test_an_engine_without_hidden_states_is_refused():
+    lm = SimpleNamespace(mods=SimpleNamespace(language_model=None))
+    with pytest.raises(ValueError, match="load the model without engine"):
+        compare(lm, {}, "mean")

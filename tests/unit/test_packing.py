@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.stream.documents import DocumentMaker
 from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.dataio.stream.packed_loader import PackedLoader
@@ -445,6 +446,23 @@ def test_other_rows_a_step_go_on_with_new_chunks(vocabulary, rows, tmp_path):
     other.load(tmp_path / "loader")
     turn = 4 * mixture.chunk_rows
     assert other.end % turn == 0 and 0 <= other.end - loader.end < turn
+
+
+def test_batches_of_a_step_change_between_epochs_alone(
+    vocabulary, rows, tmp_path
+):
+    mixture = make_mixture(vocabulary, rows)
+    _, whole = read(mixture, 8, steps=4)
+    loader = PackedLoader(mixture, 12, 4, accumulation=2)
+    before = [*islice(loader, 8)]
+    loader.save(tmp_path / "loader")
+    with pytest.raises(CheckpointError, match="--grad_accumulation_factor 2"):
+        PackedLoader(mixture, 12, 4).load(tmp_path / "loader")
+    assert not list(loader)  # the epoch is over
+    loader.save(tmp_path / "loader")
+    other = PackedLoader(mixture, 12, 4)
+    other.load(tmp_path / "loader")
+    assert torch.equal(ids_of([*before, *other]), ids_of(whole))
 
 
 def test_attention_across_documents(vocabulary, rows):

@@ -4,7 +4,9 @@ As a script, this file trains a small model in two processes:
 ``torchrun test_preference.py FOLDER KIND``.
 """
 
+import logging
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ from speechbrain.utils.distributed import ddp_init_group, if_main_process
 from torch.utils.data import DataLoader
 
 from spiritlm_plugin import Speech, Text
+from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.stream.pair_loader import (
     EvenBatches,
     PairBatch,
@@ -35,7 +38,7 @@ from spiritlm_plugin.dataio.stream.preferences import (
     write_pairs,
 )
 from spiritlm_plugin.dataio.units.segments import Reading, Transcript
-from spiritlm_plugin.dataio.units.text_tokenizers import SentencePieceText
+from spiritlm_plugin.dataio.units.text_tokenizers import train_text_tokenizer
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.adapters import add_adapters
@@ -56,13 +59,8 @@ from spiritlm_plugin.utils.recipes import run
 
 ROOT = Path(__file__).resolve().parents[2]
 HPARAMS = ROOT / "recipes/TinySpeech/preference/hparams/train.yaml"
-TOKENIZER = (
-    ROOT / "tests/conformance/small/checkpoints/spiritlm_model"
-    "/spirit-lm-base-7b/tokenizer.model"
-)
-VOCABULARY = Vocabulary.extend(
-    SentencePieceText(TOKENIZER), phonetic=20, pitch=5, style=5
-)
+TEXT = train_text_tokenizer(["a cat sat on a mat", "a bat is at it"] * 9, 280)
+VOCABULARY = Vocabulary.extend(TEXT, phonetic=20, pitch=5, style=5)
 
 
 def some_tokens(count, seed=0):
@@ -189,15 +187,49 @@ def test_pairs_that_cannot_be_learned_from(tmp_path):
         fitting_pairs(tmp_path / "a.jsonl", VOCABULARY, 9)
 
 
-def test_pairs_that_are_too_long_are_left_out(tmp_path, caplog):
-    end = Candidate([], True)
+def test_pairs_that_teach_nothing_are_left_out(tmp_path, log):
+    path = tmp_path / "a.jsonl"
+    one, other = Candidate([Text("b")], True, 0.9), Candidate([], True, 0.1)
+    same = Pair("same", [Text("a")], "text", one, replace(one, score=0.1))
     pairs = [
-        Pair(text, [Text(text)], "text", end, Candidate([], True))
-        for text in ("a", "a b a b a b a b a b a b")
+        Pair("some", [Text("a")], "text", one, other),
+        Pair("long", [Text("a b a b a b a b a b a b")], "text", one, other),
+        same,
     ]
-    write_pairs(tmp_path / "a.jsonl", pairs)
-    assert len(fitting_pairs(tmp_path / "a.jsonl", VOCABULARY, 9)) == 1
-    assert "1 of 2 pairs" in caplog.text
+    write_pairs(path, pairs)
+    assert len(fitting_pairs(path, VOCABULARY, 9)) == 1
+    assert "1 of 3 pairs of" in log.text and "9 tokens" in log.text
+    assert "have the same answer twice and are left out" in log.text
+    write_pairs(path, [same])
+    with pytest.raises(ValueError, match="all pairs of .* same answer twice"):
+        fitting_pairs(path, VOCABULARY, 9)
+
+
+def test_a_pair_that_the_model_cannot_read_is_named(tmp_path):
+    answer = Candidate([Speech(SpeechUnits([3], pitch=[1]))], True)
+    write_pairs(
+        tmp_path / "train.jsonl",
+        [Pair("7", [Text("a")], "speech", answer, NOTHING)],
+    )
+    base = Vocabulary.extend(TEXT, phonetic=20)
+    with pytest.raises(PreferenceError, match="train.jsonl, pair '7': .*Pi1"):
+        fitting_pairs(tmp_path / "train.jsonl", base, 99)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta": 0}, "beta should be above 0, got 0"),
+        ({"beta": float("nan")}, "beta must be finite"),
+        ({"likelihood_weight": -1}, "likelihood_weight should be 0 or more"),
+        ({"max_tokens": 0}, "max_tokens must be >= 1"),
+        ({"lora": {"r": 4}, "fsdp": True}, "lora and fsdp"),
+    ],
+)
+def test_settings_out_of_range(change, message):
+    hparams = {"beta": 0.1, "likelihood_weight": 0.2, "max_tokens": None}
+    with pytest.raises(ValueError, match=message):
+        load_start(hparams | change)
 
 
 def test_what_says_nothing_is_the_worst():
@@ -321,6 +353,13 @@ def some_pairs():
 @pytest.fixture
 def pairs():
     return some_pairs()
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """What is logged, also where SpeechBrain has set up loggers."""
+    monkeypatch.setattr(logging.getLogger("spiritlm_plugin"), "propagate", True)
+    return caplog
 
 
 def test_loss_and_gradients_are_those_of_trl(pairs, tmp_path):
@@ -469,14 +508,84 @@ def test_a_training_that_was_stopped_is_the_one_that_was_not(pairs, tmp_path):
     assert ends[0] == ends[1]
 
 
-def test_a_checkpoint_of_other_pairs_is_refused(pairs, tmp_path):
+def test_a_checkpoint_of_other_pairs_or_another_model_is_refused(
+    pairs, tmp_path
+):
     brain, arguments = make_brain(
         small_model(), pairs, tmp_path, number_of_epochs=1
     )
     brain.fit(*arguments)
+    another = small_model()
+    with torch.no_grad():
+        another.model.get_input_embeddings().weight[0, 0] += 1
+    brain, arguments = make_brain(another, pairs, tmp_path)
+    with pytest.raises(CheckpointError, match="a training of another model"):
+        brain.fit(*arguments)
     pairs["train"][0] = pairs["train"][1]
     brain, arguments = make_brain(small_model(), pairs, tmp_path)
-    with pytest.raises(ValueError, match="training on other pairs"):
+    with pytest.raises(CheckpointError, match="training on other pairs"):
+        brain.fit(*arguments)
+
+
+def numbers_of(batches):
+    return [batch.numbers.tolist() for batch in batches]
+
+
+def test_pairs_go_on_at_another_accumulation(tmp_path, log):
+    """Between epochs they are the same; within one it is refused."""
+
+    def loader(accumulation, step_pairs=4):
+        return PairLoader(pairs, step_pairs, 3, 0, 1, accumulation)
+
+    pairs = some_tokens(25)
+    whole = loader(1)
+    steps = [numbers_of(whole) for _ in range(2)]
+    first = loader(1)
+    assert numbers_of(first) == steps[0]
+    first.save(tmp_path / "loader")
+    for accumulation in (1, 2, 4):
+        going_on = loader(accumulation)
+        going_on.load(tmp_path / "loader")
+        found = numbers_of(going_on)
+        assert [
+            sorted(sum(found[i : i + accumulation], []))
+            for i in range(0, len(found), accumulation)
+        ] == [*map(sorted, steps[1])]
+    assert not log.text
+    next(first)
+    first.save(tmp_path / "loader")
+    going_on = loader(1)
+    going_on.load(tmp_path / "loader")
+    assert numbers_of(going_on) == steps[1][1:]
+    with pytest.raises(CheckpointError, match="--grad_accumulation_factor 1"):
+        loader(2).load(tmp_path / "loader")
+    loader(1, step_pairs=5).load(tmp_path / "loader")
+    assert "another step_pairs: 5, and was 4" in log.text
+
+
+def test_without_dropout_the_start_is_the_start(pairs, tmp_path):
+    lm = small_model()
+    lm.new_tokens = False
+    lm.model.config.attention_dropout = 0.5
+    for layer in lm.model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    lora = {"r": 2, "target_modules": ["q_proj"], "lora_dropout": 0.5}
+    add_adapters(lm, lora)
+    brain, _ = make_brain(lm, pairs, tmp_path)
+    batch = PairBatch.of(pairs["train"], range(9), VOCABULARY.eos_id, 9)
+    sums = []
+    for is_training in (False, True):
+        brain.modules.train(is_training)
+        sums.append(brain.compute_forward(batch, preference.Stage.TRAIN))
+    assert torch.equal(*sums)
+    assert lm.model.config.attention_dropout == 0.5  # what is exported stays
+
+
+def test_a_start_that_gives_no_numbers_is_told(pairs, tmp_path):
+    lm = small_model()
+    lm.model.model.norm.weight.data[0] = float("inf")
+    brain, arguments = make_brain(lm, pairs, tmp_path)
+    with pytest.raises(FloatingPointError, match="some answers of train.jsonl"):
         brain.fit(*arguments)
 
 
@@ -493,11 +602,6 @@ def test_adapters_learn_behind_frozen_weights(pairs, tmp_path):
     assert len(moved) == 4
     assert all(weight.abs().max() > 0 for weight in moved)
     assert torch.equal(state["base_model.model.lm_head.weight"], before)
-
-
-def test_adapters_are_not_sharded():
-    with pytest.raises(ValueError, match="lora and fsdp"):
-        load_start({"lora": {"r": 4}, "fsdp": True})
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -21,9 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from spiritlm_plugin.dataio.stream.mixing import Mixture
 from spiritlm_plugin.dataio.stream.packing import labels_of
+from spiritlm_plugin.dataio.stream.resuming import (
+    check_accumulation,
+    warn_of_changes,
+)
 from spiritlm_plugin.utils.arguments import whole_number
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -197,14 +198,22 @@ class PackedLoader(LoopedLoader):
         """Save where in the stream and in the epoch the loader is."""
         state = {"step": self.step, "total_steps": self.total_steps}
         state |= {"end": self.end, "step_rows": self.step_rows}
+        state |= {"accumulation": self.accumulation}
         state |= {"settings": self.settings}
         text = json.dumps(state)
         Path(path).write_text(text, encoding="utf-8")
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
-        """Go on where a saved loader was."""
+        """Go on where a saved loader was.
+
+        Raises
+        ------
+        CheckpointError
+            As of `check_accumulation`.
+        """
         state = json.loads(Path(path).read_text(encoding="utf-8"))
+        check_accumulation(Path(path), state, self.accumulation)
         self.step, self.total_steps = state["step"], state["total_steps"]
         if not isinstance(state["end"], int):
             raise ValueError(
@@ -212,15 +221,7 @@ class PackedLoader(LoopedLoader):
                 "anew, in another output_folder"
             )
         self.end = state["end"]
-        for key, old in state.get("settings", {}).items():
-            new = self.settings.get(key, old)
-            if new != old:
-                logger.warning(
-                    "the training goes on with another %s: %s, and was %s",
-                    key,
-                    new,
-                    old,
-                )
+        warn_of_changes(state.get("settings", {}), self.settings)
         if state.get("step_rows", self.step_rows) != self.step_rows:
             # Other rows stand side by side: go on with chunks nobody began.
             turn = self.step_rows * self.mixture.chunk_rows

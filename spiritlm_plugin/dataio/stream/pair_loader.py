@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from speechbrain.dataio.dataloader import LoopedLoader
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from spiritlm_plugin.dataio.stream.preferences import Tokens
+from spiritlm_plugin.dataio.stream.resuming import (
+    check_accumulation,
+    warn_of_changes,
+)
 from spiritlm_plugin.utils.arguments import whole_number
 from spiritlm_plugin.utils.seeds import derive_seed
 
@@ -97,6 +108,7 @@ class PairBatch:
         return torch.arange(self.ids.shape[1]).expand_as(self.ids)
 
 
+@register_checkpoint_hooks
 class PairLoader(LoopedLoader):
     """The share of a process in the pairs, in epochs of so many steps.
 
@@ -192,6 +204,32 @@ class PairLoader(LoopedLoader):
             self.pairs, chosen, self.filler, self.step_pairs, self.shares
         )
 
+    @mark_as_saver
+    def save(self, path: str | Path) -> None:
+        """Save where in the pairs and in the epoch the loader is."""
+        state = {"step": self.step, "total_steps": self.total_steps}
+        state |= {"accumulation": self.accumulation, **self._settings()}
+        Path(path).write_text(json.dumps(state), encoding="utf-8")
+
+    @mark_as_loader
+    def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
+        """Go on where a saved loader was.
+
+        Raises
+        ------
+        CheckpointError
+            As of `check_accumulation`.
+        """
+        state = json.loads(Path(path).read_text(encoding="utf-8"))
+        check_accumulation(Path(path), state, self.accumulation)
+        warn_of_changes(state, self._settings())
+        steps = state["total_steps"] // state["accumulation"]
+        self.step = state["step"]
+        self.total_steps = steps * self.accumulation
+
+    def _settings(self) -> dict[str, int]:
+        return {"seed": self.seed, "step_pairs": self.step_pairs}
+
     def _groups(self, step: int) -> list[list[int]]:
         """Return the pairs of each batch of a step, in all processes."""
         turn, place = divmod(step, len(self.pairs) // self.step_pairs)
@@ -271,7 +309,8 @@ class EvenBatches(Dataset[PairBatch]):
                 "make more pairs, or start fewer processes"
             )
         self.pairs, self.filler = pairs, filler
-        rounds = -(-len(pairs) // (whole_number("size", size) * world_size))
+        size = whole_number("batch_pairs", size)
+        rounds = -(-len(pairs) // (size * world_size))
         rounds = min(rounds, len(pairs) // world_size)  # none is empty
         groups = length_groups(pairs, range(len(pairs)), rounds * world_size)
         self.groups = groups[rank::world_size]

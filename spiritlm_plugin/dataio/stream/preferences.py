@@ -255,6 +255,11 @@ class Tokens(NamedTuple):
         """Tokens of the context with the longer answer."""
         return len(self.context) + max(len(self.chosen), len(self.rejected))
 
+    @property
+    def differs(self) -> bool:
+        """Whether the answers are two."""
+        return not np.array_equal(self.chosen, self.rejected)
+
 
 def tokens_of(pair: Pair, vocabulary: Vocabulary) -> Tokens:
     """Return the ids of a pair.
