@@ -71,7 +71,10 @@ def units(page, recordings, folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("units")
     first, second = page[:2]
     known = {"my_speech": str(recordings), "MODEL": str(folders["base"])}
-    known |= {"data/mine": str(folder / "mine"), "units": str(folder / "units")}
+    known |= {
+        "data/mine": str(folder / "mine"),
+        "units/my_speech": str(folder / "units"),
+    }
     assert first[0] == "spiritlm-prepare"
     shares = ["--valid_share", "0.3", "--test_share", "0.3"]
     prepare([*[known.get(word, word) for word in first[1:4]], *shares])
@@ -85,7 +88,7 @@ def arguments(page, units, folders):
 
     def make(output, *more):
         known = {"MODEL": str(folders["base"]), "results/mine": str(output)}
-        known |= {"[units]": f"[{units / 'units'}]"}
+        known |= {"[units/my_speech]": f"[{units / 'units'}]"}
         words = [known.get(word, word) for word in page[2][2:]]
         options = dict(zip(words[1::2], words[2::2]))
         for option in (*SMALL, *more):
