@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import GenerationMixin
 
 # How often, in tokens, the duration of the speech so far is looked at.
-_SECONDS_EVERY = 8
+SECONDS_EVERY = 8
 _NEVER = 2**31 - 1
 # Beyond these, logits divided by a temperature leave the range of float32.
 _COLDEST, _HOTTEST = 1e-30, 1e30
@@ -202,6 +202,25 @@ def draw(
 
     Arguments
     ---------
+    scores, numbers, shaping
+        As of `drawn`.
+
+    Example
+    -------
+    >>> draw(torch.zeros(1, 4), torch.tensor([[0.6]]), warpers(1.0, 1.0))
+    tensor([[-inf, -inf, 0., -inf]])
+    """
+    left = torch.full_like(scores, -torch.inf)
+    return left.scatter_(1, drawn(scores, numbers, shaping), 0.0)
+
+
+def drawn(
+    scores: Tensor, numbers: Tensor, shaping: LogitsProcessorList
+) -> Tensor:
+    """Return the token that is drawn for each row, shape (batch, 1).
+
+    Arguments
+    ---------
     scores : Tensor
         Shape (batch, rows).
     numbers : Tensor
@@ -211,18 +230,16 @@ def draw(
 
     Example
     -------
-    >>> draw(torch.zeros(1, 4), torch.tensor([[0.6]]), warpers(1.0, 1.0))
-    tensor([[-inf, -inf, 0., -inf]])
+    >>> drawn(torch.zeros(1, 4), torch.tensor([[0.6]]), warpers(1.0, 1.0))
+    tensor([[2]])
     """
     # They look at scores alone.
     none = torch.LongTensor(len(scores), 0)
     probabilities = shaping(none, scores).float().softmax(-1)
     cumulative = probabilities.cumsum(-1)
     threshold = numbers * cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative, threshold, right=True)
-    drawn.clamp_(max=scores.shape[-1] - 1)
-    left = torch.full_like(scores, -torch.inf)
-    return left.scatter_(1, drawn, 0.0)
+    places = torch.searchsorted(cumulative, threshold, right=True)
+    return places.clamp_(max=scores.shape[-1] - 1)
 
 
 class RowLimit(StoppingCriteria):
@@ -304,7 +321,7 @@ class SecondsLimit(RowLimit):
 
     def reached(self, new: Tensor) -> Tensor:
         """Return which rows are long enough, looked at now and then."""
-        if new.shape[1] % _SECONDS_EVERY:
+        if new.shape[1] % SECONDS_EVERY:
             return torch.zeros_like(new[:, 0], dtype=torch.bool)
         return self.seconds_of(new).to(new.device) >= self.limit
 
@@ -405,7 +422,7 @@ def decode(
         pad_token_id=eos_id,
     )
     model = cast("GenerationMixin", lm.model)  # as every causal LM is
-    with _without_defaults(model):
+    with _without_defaults(model), _positions_below(lm.context, lm.model):
         sequences = model.generate(
             ids.to(lm.device),
             attention_mask=mask.to(lm.device),
@@ -476,6 +493,29 @@ def _without_defaults(model: GenerationMixin) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+@contextmanager
+def _positions_below(context: int, model: nn.Module) -> Iterator[None]:
+    """Keep rows that have filled the context from asking for what is behind it.
+
+    They run on until all rows have ended; a model that has learned its
+    positions knows no others.
+    """
+
+    def clamp(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        positions = kwargs.get("position_ids")
+        if positions is not None:
+            kwargs["position_ids"] = positions.clamp(max=context - 1)
+        return args, kwargs
+
+    hook = model.register_forward_pre_hook(clamp, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def cut(

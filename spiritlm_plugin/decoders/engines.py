@@ -12,6 +12,8 @@ from torch import Tensor
 from spiritlm_plugin.dataio.batching import sized_batches
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.decoders.constrained import Decoded, decode
+from spiritlm_plugin.decoders.continuous import decode_continuously
+from spiritlm_plugin.decoders.llama_steps import is_llama
 from spiritlm_plugin.decoders.shared_context import shared_log_likelihood
 from spiritlm_plugin.lobes.language_model import LanguageModel
 from spiritlm_plugin.utils.arguments import shown
@@ -74,7 +76,8 @@ class Engine(Protocol):
             As of `decode`.
         shared : bool
             Whether several continuations have a context in common, which
-            then need not go through the model for each.
+            then need not go through the model for each, where that is not
+            found out anyway.
 
         Returns
         -------
@@ -93,6 +96,11 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class TransformersEngine:
     """A model of transformers in this process.
+
+    Llama and its kin run by steps of our own, in which a prompt whose output
+    has ended makes room for the next one, and what prompts begin with in
+    common is computed once; other models, and searches with several beams,
+    by transformers' ``generate``.
 
     Arguments
     ---------
@@ -140,6 +148,20 @@ class TransformersEngine:
         batch_size: int = 16,
     ) -> list[Decoded]:
         """Continue prompts; see `Engine`."""
+        if num_beams == 1 and is_llama(self.lm):
+            return decode_continuously(
+                self.lm,
+                prompts,
+                output,
+                max_new_tokens,
+                temperature,
+                top_p,
+                seeds,
+                stop,
+                max_seconds,
+                seconds_of,
+                batch_size,
+            )
         decoded: dict[int, Decoded] = {}
         for chosen in sized_batches([len(ids) for ids in prompts], batch_size):
             results = decode(
@@ -166,7 +188,7 @@ class TransformersEngine:
         shared: bool = False,
     ) -> Tensor:
         """Return how likely continuations are; see `Engine`."""
-        if shared:
+        if shared or is_llama(self.lm):
             return shared_log_likelihood(
                 self.lm, contexts, continuations, batch_size
             )

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from inspect import signature
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
+from spiritlm_plugin.decoders.llama_steps import is_llama
+from spiritlm_plugin.decoders.shared_prefix import Group, groups_of_prompts
 from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
 from spiritlm_plugin.utils.arguments import whole_number
 
@@ -25,7 +30,8 @@ def shared_log_likelihood(
 
     The result is that of `LanguageModel.log_likelihood`; but a context that
     several continuations have goes through the model once, not once for each
-    (once in each batch, where they do not fit into one).
+    (once in each batch, where they do not fit into one), and what contexts of
+    a Llama begin with in common, such as shots, once for all.
 
     Arguments
     ---------
@@ -59,14 +65,62 @@ def shared_log_likelihood(
     ... )
     True
     """
-    shared, own = list(map(list, contexts)), list(continuations)
+    shared = [[*context] for context in contexts]
+    own = list(continuations)
     _check(lm, shared, own, batch_size)
     sums = torch.empty(len(own))
-    for batch in _batches(shared, own, batch_size):
-        sums[batch] = _score(
-            lm, [shared[i] for i in batch], [own[i] for i in batch]
-        )
+    groups = [Group(0, list(range(len(own))))]
+    if is_llama(lm):
+        groups = groups_of_prompts(shared)
+    for length, members in groups:
+        prefix = _Prefix(lm, shared[members[0]][:length])
+        rest = [shared[i][length:] for i in members]
+        targets = [own[i] for i in members]
+        for batch in _batches(rest, targets, batch_size):
+            sums[[members[i] for i in batch]] = _score(
+                lm,
+                [rest[i] for i in batch],
+                [targets[i] for i in batch],
+                prefix,
+            )
     return sums
+
+
+class _Prefix:
+    """What contexts begin with, read once.
+
+    Arguments
+    ---------
+    lm : LanguageModel
+        The model.
+    ids : list of int
+        Also none.
+    """
+
+    def __init__(self, lm: LanguageModel, ids: list[int]):
+        self.length = len(ids)
+        self.config = lm.model.config
+        self.cache = DynamicCache(config=self.config)
+        if ids:
+            lm.model(
+                input_ids=torch.tensor([ids], device=lm.device),
+                logits_to_keep=1,
+                **{_cache_name(lm.model): self.cache},
+            )
+
+    def cache_of(self, rows: int) -> DynamicCache:
+        """Return a cache that holds it in each of so many rows."""
+        cache = DynamicCache(config=self.config)
+        if self.length:
+            layers = cast("list[DynamicLayer]", self.cache.layers)
+            for number, layer in enumerate(layers):
+                assert layer.keys is not None and layer.values is not None
+                cache.update(
+                    layer.keys.expand(rows, -1, -1, -1),
+                    layer.values.expand(rows, -1, -1, -1),
+                    number,
+                )
+        return cache
 
 
 def _check(
@@ -120,19 +174,21 @@ def _score(
     lm: LanguageModel,
     contexts: Sequence[list[int]],
     continuations: Sequence[Sequence[int]],
+    prefix: _Prefix,
 ) -> Tensor:
     """Score a batch: contexts first, then the continuations on top."""
     places: dict[tuple[int, ...], int] = {}
     rows = [places.setdefault(tuple(c), len(places)) for c in contexts]
     row = torch.tensor(rows, device=lm.device)
     ids, mask = pad_in_front([*places], lm.vocabulary.eos_id)
-    mask = mask.to(lm.device)
-    cache = DynamicCache(config=lm.model.config)
+    mask = F.pad(mask.to(lm.device), (prefix.length, 0), value=True)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = prefix.cache_of(len(places))
     with_cache = {_cache_name(lm.model): cache}
     logits = lm.model(
         input_ids=ids.to(lm.device),
         attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        position_ids=positions[:, prefix.length :],
         logits_to_keep=1,
         **with_cache,
     ).logits[row]

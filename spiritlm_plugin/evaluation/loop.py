@@ -6,12 +6,15 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from typing_extensions import NotRequired
+
 from spiritlm_plugin.dataio.batching import spread
 from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.evaluation.predictions import Predictions, Rows
 from spiritlm_plugin.inference import SpeechCodec, SpiritLM
 from spiritlm_plugin.inference.few_shot import TOO_LONG, Answer
+from spiritlm_plugin.inference.run_options import with_quantize
 from spiritlm_plugin.metrics.intervals import speaker_groups
 from spiritlm_plugin.utils.configuration import Settings
 from spiritlm_plugin.utils.seeds import derive_seed
@@ -50,6 +53,7 @@ _DECISIVE = (
     "speaker_encoder",
     "style_utterances",
     "dtype",
+    "quantize",
 )
 
 
@@ -80,6 +84,7 @@ class ModelSettings(CodecSettings):
     """Which model is asked; see `load_model`."""
 
     dtype: str
+    quantize: NotRequired[dict[str, str] | None]
 
 
 def load_items(hparams: UtteranceSettings, needs: Iterable[str] = ()) -> Items:
@@ -98,6 +103,8 @@ def load_items(hparams: UtteranceSettings, needs: Iterable[str] = ()) -> Items:
 def load_model(hparams: ModelSettings, run_opts: Any) -> SpiritLM:
     """Load ``model`` with ``hparams_file``, or ``release`` with ``variant``.
 
+    Parts that ``quantize`` names are quantized, as by `split_run_opts`.
+
     Raises
     ------
     ValueError
@@ -110,6 +117,7 @@ def load_model(hparams: ModelSettings, run_opts: Any) -> SpiritLM:
             "or --release FOLDER --variant base for Meta's checkpoints"
         )
     dtype = hparams["dtype"]
+    run_opts = with_quantize(run_opts, hparams.get("quantize"))
     if not model:
         return SpiritLM.from_release(
             release, hparams["variant"], dtype, run_opts=run_opts
@@ -147,6 +155,8 @@ def plain_settings(
 ) -> dict[str, Any]:
     """Return what decides about answers besides the model itself."""
     settings = {k: v for k, v in hparams.items() if k not in _NO_SETTINGS}
+    if not settings.get("quantize"):  # as if it were not there
+        settings.pop("quantize", None)
     settings["precision"] = run_opts["precision"]
     asked = [
         {name: {**item, "wav": None} for name, item in some.items()}
@@ -237,6 +247,8 @@ def settings_shown(hparams: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     {'model': 'tinyspeech', 'shots': 2, 'recognizer': 'whisper'}
     """
     shown = {n: hparams[n] for n in _DECISIVE if n in hparams}
+    if not shown.get("quantize"):
+        shown.pop("quantize", None)
     if not hparams["release"]:
         # Of Meta's weights.
         shown.pop("variant", None)

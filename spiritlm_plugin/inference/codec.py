@@ -27,6 +27,7 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechStream,
     SpeechUnits,
 )
+from spiritlm_plugin.inference.run_options import quantize, split_run_opts
 from spiritlm_plugin.pretrained.building import build_folder
 from spiritlm_plugin.pretrained.folders import check_savedir, local_folder
 from spiritlm_plugin.pretrained.trust import check_folder, read_hyperparams
@@ -51,9 +52,10 @@ class SpeechCodec(Pretrained):
 
     Arguments
     ---------
-    *args, **kwargs
+    modules, hparams, run_opts, freeze_params
         As of `speechbrain.inference.interfaces.Pretrained`; ``modules`` holds
-        ``tokenizer`` and ``vocoder``.
+        ``tokenizer`` and ``vocoder``, and ``run_opts`` may say what to
+        quantize, as ``{"quantize": {"tokenizer": "int8"}}``.
 
     Example
     -------
@@ -66,8 +68,15 @@ class SpeechCodec(Pretrained):
 
     MODULES_NEEDED = ["tokenizer", "vocoder"]
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        modules: Mapping[str, Any],
+        hparams: Mapping[str, Any],
+        run_opts: Any = None,
+        freeze_params: bool = True,
+    ):
+        run_opts, forms = split_run_opts(run_opts)
+        super().__init__(modules, hparams, run_opts, freeze_params)
         missing = [m for m in self.MODULES_NEEDED if m not in self.mods]
         if missing:
             raise ValueError(
@@ -77,6 +86,7 @@ class SpeechCodec(Pretrained):
             )
         self.mods.tokenizer.prepare_for_inference()
         self.mods.vocoder.prepare_for_inference()
+        quantize(self.mods, forms)
 
     @classmethod
     def from_hparams(
@@ -107,14 +117,16 @@ class SpeechCodec(Pretrained):
             Whether the folder may build and run whatever it names, as with
             other models of SpeechBrain; for folders of one's own.
         **kwargs
-            As of `Pretrained.from_hparams`: ``savedir``, ``run_opts``, ...
+            As of `Pretrained.from_hparams`: ``savedir``, ``run_opts``, ...;
+            ``run_opts`` as of `SpeechCodec`.
 
         Raises
         ------
         FileNotFoundError
             If a file is missing.
         ValueError
-            If the YAML is damaged, or ``savedir`` holds another model.
+            If the YAML is damaged, ``savedir`` holds another model, or a part
+            cannot be quantized as asked.
         UntrustedError
             If the folder names code that is not on the list of `check_folder`.
         CheckpointError
@@ -132,6 +144,7 @@ class SpeechCodec(Pretrained):
                 "overrides are a dict of names and values of the YAML, got "
                 f"{overrides!r:.60}"
             )
+        split_run_opts(kwargs.get("run_opts"))  # raises before anything is read
         folder = local_folder(source, hparams_file)
         yaml = read_hyperparams(folder / hparams_file)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}

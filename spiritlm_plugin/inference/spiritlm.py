@@ -30,6 +30,7 @@ from spiritlm_plugin.decoders.engines import (
 from spiritlm_plugin.decoders.vllm_engine import VllmEngine
 from spiritlm_plugin.inference.codec import SpeechCodec
 from spiritlm_plugin.inference.generation import Generation, Speaking
+from spiritlm_plugin.inference.run_options import split_run_opts
 from spiritlm_plugin.inference.tasks import Tasks
 from spiritlm_plugin.pretrained.building import language_model_arguments
 from spiritlm_plugin.pretrained.folders import local_folder
@@ -53,8 +54,8 @@ class SpiritLM(SpeechCodec, Tasks):
     Arguments
     ---------
     *args, **kwargs
-        As of `speechbrain.inference.interfaces.Pretrained`; ``modules`` holds
-        ``tokenizer``, ``vocoder`` and ``language_model``.
+        As of `SpeechCodec`; ``modules`` holds ``tokenizer``, ``vocoder`` and
+        ``language_model``, which can be quantized, too.
     engine : Engine, optional
         Runs the language model in the place of the module, which is then
         None; by default transformers run the module.
@@ -152,7 +153,7 @@ class SpiritLM(SpeechCodec, Tasks):
         engine, engine_options
             As of `from_hparams`.
         **kwargs
-            As of `Pretrained`: ``run_opts``, ``freeze_params``.
+            As of `SpeechCodec`: ``run_opts``, ``freeze_params``.
 
         Raises
         ------
@@ -170,6 +171,7 @@ class SpiritLM(SpeechCodec, Tasks):
         from spiritlm_plugin.integrations.release import read_release
 
         check_engine(engine, engine_options)
+        split_run_opts(kwargs.get("run_opts"))  # raises before anything is read
         folder = folder or os.environ.get("SPIRITLM_CHECKPOINTS_DIR")
         if folder is None:
             raise ValueError(

@@ -1,10 +1,9 @@
-"""Convolutions and linear maps in the layout that is fast on a CPU.
+"""Convolutions in the layout that is fast on a CPU.
 
 A 1-D convolution over (batch, channels, time) runs at about half the speed
 of the same convolution in two dimensions, with a height of one and the
-channels last in memory; and on many CPUs the linear map of PyTorch's default
-library at half the speed of a pointwise convolution. The arithmetic is the
-same. Activations have the shape (batch, channels, 1, time).
+channels last in memory. The arithmetic is the same. Activations have the shape
+(batch, channels, 1, time).
 """
 
 from __future__ import annotations
@@ -68,39 +67,3 @@ def run_conv1d(conv: nn.Conv1d, x: Tensor) -> Tensor:
         (1, conv.dilation[0]),
         conv.groups,
     )
-
-
-class PointwiseLinear(nn.Linear):
-    """A linear map that runs as a pointwise convolution on a CPU.
-
-    Example
-    -------
-    >>> linear = nn.Linear(3, 4)
-    >>> x = torch.randn(2, 5, 3)
-    >>> fast = PointwiseLinear.share(linear)
-    >>> torch.allclose(fast(x), linear(x), atol=1e-6)
-    True
-    """
-
-    @classmethod
-    def share(cls, linear: nn.Linear) -> PointwiseLinear:
-        """Return such a map with the weights of a linear map."""
-        fast = cls.__new__(cls)
-        fast.__dict__ = linear.__dict__
-        return fast
-
-    @classmethod
-    def replace_all(cls, module: nn.Module) -> None:
-        """Replace every linear map below a module."""
-        for parent in list(module.modules()):
-            for name, child in list(parent.named_children()):
-                if type(child) is nn.Linear:
-                    setattr(parent, name, cls.share(child))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (batch, time, out) of (batch, time, in)."""
-        if x.device.type != "cpu" or x.dim() != 3:
-            return super().forward(x)
-        x = x.unsqueeze(1).permute(0, 3, 1, 2)
-        y = F.conv2d(x, self.weight[:, :, None, None], self.bias)
-        return y.permute(0, 2, 3, 1).squeeze(1)

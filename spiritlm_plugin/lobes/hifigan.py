@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from spiritlm_plugin.lobes.channels_last import conv1d, to_channels_last
+from spiritlm_plugin.lobes.channels_last import to_channels_last
 from spiritlm_plugin.lobes.masking import frame_mask, zero_padding
+from spiritlm_plugin.lobes.packed_convolution import PackedConvolution, zero
 
 _SLOPE = 0.1
 _FRAME_KERNEL = 3
@@ -61,7 +62,9 @@ class HifiGanGenerator(nn.Module):
         frame_dilations: Sequence[int] = (),
     ):
         super().__init__()
-        self.input = weight_norm(conv1d(input_dim, channels, 7, padding=3))
+        self.input = weight_norm(
+            PackedConvolution(input_dim, channels, 7, padding=3)
+        )
         self.frames = None
         if frame_dilations:
             self.frames = _ResidualBlock(
@@ -80,7 +83,7 @@ class HifiGanGenerator(nn.Module):
                 )
             )
             channels //= 2
-        self.output = weight_norm(conv1d(channels, 1, 7, padding=3))
+        self.output = weight_norm(PackedConvolution(channels, 1, 7, padding=3))
         # Frames on either side that a frame's samples depend on.
         blocks = zip(resblock_kernels, resblock_dilations)
         in_blocks = max(
@@ -112,18 +115,23 @@ class HifiGanGenerator(nn.Module):
         x : Tensor
             Shape (batch, input_dim, frames).
         lengths : Tensor
-            Frames of each item, shape (batch,).
+            Frames of each item, shape (batch,); on the CPU they keep a GPU
+            from being waited for.
         """
         mask = frame_mask(lengths, x.shape[-1])
+        mask = None if mask is None else mask.to(x.device)
         x = to_channels_last(zero_padding(x, mask))
         mask = None if mask is None else mask[:, None, None]
-        x = _zero(self.input(x), mask)
+        x = zero(self.input(x), mask)
         if self.frames is not None:
             x = self.frames(x, mask)
         for stage in self.stages:
             x, mask = stage(x, mask)
+        # Samples have more bits than numbers in reduced precision.
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.output(F.leaky_relu(x).float())
         # The gradient of tanh needs its output: mask what goes in.
-        return _zero(self.output(F.leaky_relu(x)), mask).tanh().squeeze(2)
+        return zero(y, mask).tanh().squeeze(2)
 
     def synthesize(self, x: Tensor) -> Tensor:
         """Return the waveform of one item, in memory that does not grow.
@@ -149,7 +157,7 @@ class HifiGanGenerator(nn.Module):
             first = max(start - self.context, 0)
             last = min(end + self.context, frames)
             piece = x[None, :, first:last]
-            wav = self(piece, torch.tensor([last - first], device=x.device))
+            wav = self(piece, torch.tensor([last - first]))
             before = (start - first) * self.hop
             pieces.append(wav[0, 0, before : before + (end - start) * self.hop])
         return torch.cat(pieces)
@@ -189,12 +197,12 @@ class _Stage(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         if mask is not None:
             mask = mask.repeat_interleave(self.rate, dim=-1)
-        x = _zero(x, mask)
+        x = zero(x, mask)
         first, *others = self.blocks
         total = first(x, mask)
         for block in others:
             total = total.add_(block(x, mask))
-        return total / len(self.blocks), mask
+        return total.div_(len(self.blocks)), mask
 
 
 class _ResidualBlock(nn.Module):
@@ -206,27 +214,18 @@ class _ResidualBlock(nn.Module):
         def conv(dilation: int) -> nn.Module:
             padding = (kernel - 1) * dilation // 2
             return weight_norm(
-                conv1d(
-                    channels,
-                    channels,
-                    kernel,
-                    dilation=dilation,
-                    padding=padding,
-                )
+                PackedConvolution(channels, channels, kernel, dilation, padding)
             )
 
         self.dilated = nn.ModuleList(conv(dilation) for dilation in dilations)
         self.plain = nn.ModuleList(conv(1) for _ in dilations)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if not torch.is_grad_enabled():
+            x = x.clone()  # which the convolutions add to
         for dilated, plain in zip(self.dilated, self.plain):
-            y = _zero(dilated(F.leaky_relu(x, _SLOPE)), mask)
-            # In place where the gradient does not need what is overwritten.
-            y = plain(F.leaky_relu(y, _SLOPE, inplace=True))
-            x = _zero(y, mask).add_(x)
+            assert isinstance(dilated, PackedConvolution)
+            assert isinstance(plain, PackedConvolution)
+            y = dilated.activated(F.leaky_relu(x, _SLOPE), _SLOPE, mask)
+            x = zero(plain.add_to(x, y), mask)
         return x
-
-
-def _zero(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Set what lies behind each item of a layer's output to zero."""
-    return x if mask is None else x.mul_(mask)

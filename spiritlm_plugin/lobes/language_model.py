@@ -30,6 +30,7 @@ from spiritlm_plugin.lobes.language_model_config import (
     set_token_ids,
     settle_generation,
 )
+from spiritlm_plugin.lobes.quantized_weights import quantize_linear_maps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,6 +83,8 @@ class LanguageModel(nn.Module):
         self._only_projects: bool | None = None
         # Weights that wait to be shared out among processes, by name.
         self.held: dict[str, Tensor] | None = None
+        # Of the weights of linear maps; see `quantize`.
+        self.quantized: str | None = None
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
@@ -234,6 +237,41 @@ class LanguageModel(nn.Module):
         scored = torch.arange(longest) >= longest - counts[:, None]
         return (scores.cpu() * scored).sum(1)
 
+    def quantize(self, form: str) -> None:
+        """Keep the weights of linear maps in fewer bits, for inference alone.
+
+        Of a head that is tied to the embedding too; the embedding stays.
+
+        Arguments
+        ---------
+        form : str
+            ``"int8"`` or ``"int4"``; see `quantize_linear_maps`.
+
+        Raises
+        ------
+        ValueError, ImportError
+            If that cannot be done; as of `quantize_linear_maps`.
+
+        Example
+        -------
+        >>> lm = load_language_model(
+        ...     f"{checkpoints}/spiritlm_model/spirit-lm-base-7b"
+        ... )
+        >>> before = lm(torch.tensor([[1, 2, 3]]))
+        >>> lm.quantize("int8")
+        >>> after = lm(torch.tensor([[1, 2, 3]]))
+        >>> 0 < ((after - before).norm() / before.norm()).item() < 0.05
+        True
+        """
+        if self.quantized is not None:
+            raise ValueError(
+                f"the language model is quantized to {self.quantized}; load it "
+                f"again for {form}"
+            )
+        head = self.model.get_output_embeddings()
+        quantize_linear_maps(self.model, form, head)
+        self.quantized = form
+
     def save(
         self,
         folder: str | Path,
@@ -255,7 +293,14 @@ class LanguageModel(nn.Module):
         ------
         DiskFullError
             If there is no room; the folder is as it was.
+        ValueError
+            If it is quantized.
         """
+        if self.quantized is not None:
+            raise ValueError(
+                f"weights of {self.quantized} are for inference; save the "
+                "language model before it is quantized"
+            )
         model = self.model
         if dtype is not None:
             kind = getattr(torch, dtype)

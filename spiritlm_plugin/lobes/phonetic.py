@@ -9,6 +9,10 @@ from transformers import HubertConfig, HubertModel
 
 from spiritlm_plugin.lobes.mfcc import MFCC
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
+from spiritlm_plugin.lobes.windowed_encoder import (
+    checked_window,
+    encode_in_windows,
+)
 
 
 class LinearQuantizer(nn.Module):
@@ -121,6 +125,13 @@ class PhoneticTokenizer(nn.Module):
     pool : int
         Frames that are averaged: 2 makes 25 a second of a HuBERT with a hop
         of 320 samples.
+    window_seconds : float, optional
+        HuBERT hears longer recordings in windows, see `encode_in_windows`.
+
+    Raises
+    ------
+    ValueError
+        If windows are too short, or cepstra are to have some.
 
     Example
     -------
@@ -142,8 +153,14 @@ class PhoneticTokenizer(nn.Module):
         quantizer: LinearQuantizer | KMeansQuantizer,
         normalize: bool = False,
         pool: int = 1,
+        window_seconds: float | None = None,
     ):
         super().__init__()
+        if hubert is None and window_seconds is not None:
+            raise ValueError(
+                "cepstra are taken of whole recordings; leave out "
+                f"window_seconds={window_seconds}"
+            )
         self.encoder: MFCC | SpeechEncoder
         if hubert is None:
             self.encoder = MFCC()
@@ -154,6 +171,7 @@ class PhoneticTokenizer(nn.Module):
             )
         self.quantizer = quantizer
         self.pool = pool
+        self.window_seconds = checked_window(window_seconds)
 
     @property
     def unit_count(self) -> int:
@@ -165,6 +183,20 @@ class PhoneticTokenizer(nn.Module):
         """Fuse what can be fused."""
         if isinstance(self.encoder, SpeechEncoder):
             self.encoder.prepare_for_inference()
+
+    def quantize(self, form: str) -> None:
+        """Trade exactness for speed; see `SpeechEncoder.quantize`.
+
+        Raises
+        ------
+        ValueError
+            If it hears cepstra, or as of `SpeechEncoder.quantize`.
+        """
+        if isinstance(self.encoder, MFCC):
+            raise ValueError(
+                f"cepstra have no form {form!r}; leave out quantize"
+            )
+        self.encoder.quantize(form)
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return units of waveforms.
@@ -190,11 +222,18 @@ class PhoneticTokenizer(nn.Module):
 
     def features(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is quantized, shape (batch, frames, dim), and lengths."""
-        features, lengths = self.encoder(wavs, lengths)
+        features, lengths = self._encode(wavs, lengths)
         if self.pool > 1:
             features = F.avg_pool1d(features.mT, self.pool).mT
             lengths = lengths // self.pool
         return features, lengths
+
+    def _encode(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(self.encoder, MFCC):
+            return self.encoder(wavs, lengths)
+        return encode_in_windows(
+            self.encoder, wavs, lengths, self.window_seconds
+        )
 
 
 def fill_blanks(units: Tensor, lengths: Tensor, blank: int) -> Tensor:

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.lobes.channels_last import run_conv1d, to_channels_last
 from spiritlm_plugin.lobes.masking import frame_mask, standardize, zero_padding
+from spiritlm_plugin.lobes.packed_linear import PackedConv1d
 
 F0_HOP = 80
+# What torchfcpe adds to the power of a frequency.
+_POWER = 1e-9
+# Of the convolutions of a module of torchfcpe's that see one frame.
+_WIDEN, _NARROW = 2, 6
 
 
 class FCPE(nn.Module):
@@ -51,7 +55,16 @@ class FCPE(nn.Module):
 
             bundled = torchfcpe.spawn_bundled_infer_model("cpu")
         self.network = bundled.model
-        self._mel = bundled.wav2mel
+        for layer in self.network.net.encoder_layers:
+            if layer.attn is not None:
+                raise ValueError(
+                    "this FCPE model has attention layers; only the "
+                    "convolutional model of torchfcpe is supported"
+                )
+            for place in (_WIDEN, _NARROW):
+                net = layer.conformer.net
+                net[place] = PackedConv1d(net[place])
+        self._mel = bundled.wav2mel.mel_extractor
         self.threshold = threshold
         self.f0_min = f0_min
         self.f0_max = f0_max
@@ -63,6 +76,7 @@ class FCPE(nn.Module):
             f"f0_max={self.f0_max}"
         )
 
+    @torch.no_grad()
     def forward(
         self, wavs: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,7 +87,8 @@ class FCPE(nn.Module):
         wavs : Tensor
             16 kHz, shape (batch, samples).
         lengths : Tensor
-            Samples of each item, shape (batch,).
+            Samples of each item, shape (batch,); on the CPU they keep a GPU
+            from being waited for.
 
         Returns
         -------
@@ -90,13 +105,17 @@ class FCPE(nn.Module):
             self._salience(mels, counts), threshold=self.threshold
         )
         f0 = self.network.cent_to_f0(cents).squeeze(-1)
-        is_voiced = (f0 >= self.f0_min) & _inside(counts, f0.shape[1])
+        is_voiced = (f0 >= self.f0_min) & _inside(
+            counts.to(f0.device), f0.shape[1]
+        )
         f0 = _interpolate(f0, is_voiced).clamp(max=self.f0_max)
         # A frame of the network's stands for two.
         lengths = lengths // F0_HOP + 1
         frames = int(lengths.max())
         doubled = torch.stack([f0, is_voiced.to(f0)]).repeat_interleave(2, -1)
-        f0, voiced = doubled[..., :frames] * _inside(lengths, frames)
+        f0, voiced = doubled[..., :frames] * _inside(
+            lengths.to(f0.device), frames
+        )
         return f0, voiced, lengths
 
     def _mels(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,49 +124,56 @@ class FCPE(nn.Module):
         torchfcpe continues a waveform with its reflection, and gives the last
         frame twice; here each item of a batch has its own.
         """
-        size = wavs.shape[1] + self._mel.win_size
-        places = torch.arange(size, device=wavs.device)
-        last = lengths[:, None] - 1
-        reflected = (last - (last - places).abs()).clamp(min=0)
-        # It prints where samples leave [-1, 1].
-        with contextlib.redirect_stdout(io.StringIO()):
-            mels = self._mel(wavs.gather(1, reflected)[..., None], SAMPLE_RATE)
-        frames = lengths // self._mel.hop_size
+        mel = self._mel
+        before = (mel.win_size - mel.hop_length) // 2
+        frames = lengths // mel.hop_length
         total = int(frames.max()) + 1
+        lengths = lengths.to(wavs.device)[:, None]
+        size = (total - 2) * mel.hop_length + mel.win_size
+        places = torch.arange(size, device=wavs.device) - before
+        last = lengths - 1
+        reflected = (last - (last - places.abs()).abs()).clamp(min=0)
+        spectrum = torch.stft(
+            wavs.gather(1, reflected),
+            mel.n_fft,
+            mel.hop_length,
+            mel.win_size,
+            torch.hann_window(mel.win_size, device=wavs.device),
+            center=False,
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        mels = (mel.mel_basis @ (power + _POWER).sqrt()).clamp(mel.clip_val)
+        mels = mels.log().transpose(1, 2)
         places = torch.arange(total, device=wavs.device)
-        source = torch.minimum(places, frames[:, None] - 1)[..., None]
+        last = lengths // mel.hop_length - 1
+        source = torch.minimum(places, last)[..., None]
         mels = mels.gather(1, source.expand(-1, -1, mels.shape[2]))
-        inside = _inside(frames + 1, total)
-        return mels * inside.unsqueeze(-1), frames + 1
+        return mels * (places <= last + 1)[..., None], frames + 1
 
     def _salience(self, mels: Tensor, lengths: Tensor) -> Tensor:
         """Run the network with padding that changes nothing."""
         network = self.network
-        mask = frame_mask(lengths, mels.shape[1])
+        mask = _mask(lengths, mels.shape[1], mels.device)
         first, norm, activation, second = network.input_stack
         x = run_conv1d(first, to_channels_last(mels.transpose(1, 2)))
         x = activation(_group_norm(x.squeeze(2), lengths, norm))
         x = to_channels_last(zero_padding(x, mask))
         x = run_conv1d(second, x).permute(0, 2, 3, 1).squeeze(1)
         for layer in network.net.encoder_layers:
-            if layer.attn is not None:
-                raise ValueError(
-                    "this FCPE model has attention layers; only the "
-                    "convolutional model of torchfcpe is supported"
-                )
-            x = x + _conformer(layer.conformer.net, x, mask)
+            x += _conformer(layer.conformer.net, x, mask)
         return network.output_proj(network.norm(x)).sigmoid()
 
 
 def _conformer(net: Any, x: Tensor, mask: Tensor | None) -> Tensor:
     """Run a convolution module of torchfcpe on (batch, frames, channels)."""
-    norm, _, widen, gate, depthwise, activation, narrow, *_ = net
-    y = norm(x).unsqueeze(1).permute(0, 3, 1, 2)
-    y = gate(run_conv1d(widen, y))
+    norm, _, widen, _, depthwise, _, narrow, *_ = net
+    y = F.glu(widen(norm(x).flatten(0, 1))).view(*x.shape[:2], -1)
     if mask is not None:
-        y = y * mask[:, None, None]
-    y = activation(run_conv1d(depthwise.conv, y))
-    return run_conv1d(narrow, y).permute(0, 2, 3, 1).squeeze(1)
+        y = y.mul_(mask[..., None])
+    y = run_conv1d(depthwise.conv, y.unsqueeze(1).permute(0, 3, 1, 2))
+    y = F.silu(y, inplace=True).permute(0, 2, 3, 1)
+    return narrow(y.flatten(0, 2)).view_as(x)
 
 
 class PitchQuantizer(nn.Module):
@@ -241,7 +267,7 @@ class PitchQuantizer(nn.Module):
             halving, *blocks = stage.children()
             lengths = lengths // 2
             x = halving(x)
-            mask = frame_mask(lengths, x.shape[-1])
+            mask = _mask(lengths, x.shape[-1], x.device)
             x = zero_padding(x, mask)
             for block in blocks:
                 x = block(x, mask)
@@ -365,6 +391,7 @@ def _group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Apply group norm over each item's own frames."""
     if frame_mask(lengths, x.shape[-1]) is None:
         return norm(x)
+    lengths = lengths.to(x.device)
     batch, channels, frames = x.shape
     # Statistics over (channels of a group x frames): put the frames first so
     # that what is behind an item is at the end of each group.
@@ -375,6 +402,12 @@ def _group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
     x = flat.view(batch, norm.num_groups, frames, per_group)
     x = x.transpose(2, 3).reshape(batch, channels, frames)
     return x * norm.weight[:, None] + norm.bias[:, None]
+
+
+def _mask(lengths: Tensor, frames: int, device: torch.device) -> Tensor | None:
+    """Return `frame_mask` on a device that need not be that of lengths."""
+    mask = frame_mask(lengths, frames)
+    return None if mask is None else mask.to(device)
 
 
 def _inside(lengths: Tensor, frames: int) -> Tensor:

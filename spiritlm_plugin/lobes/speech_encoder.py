@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Protocol, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,34 @@ from torch.nn.utils import parametrize
 from transformers import HubertModel, Wav2Vec2Model
 from transformers.activations import GELUActivation
 
-from spiritlm_plugin.lobes.channels_last import PointwiseLinear, run_conv1d
+from spiritlm_plugin.lobes.channels_last import run_conv1d
 from spiritlm_plugin.lobes.masking import frame_mask, standardize
+from spiritlm_plugin.lobes.packed_linear import (
+    PackedConv1d,
+    PackedLinear,
+    can_pack,
+    can_quantize,
+)
+from spiritlm_plugin.lobes.ragged_transformer import (
+    attend_at_once,
+    attend_in_turn,
+    has_kernel,
+    run_activated,
+    run_layers,
+)
+from spiritlm_plugin.lobes.spectral_convolution import SpectralConv1d
 
 # How many layers behind the first one run in pieces, and in pieces of how many
 # of their frames.
 _FAST_LAYERS = 2
 _PIECE = 400
+FORMS = ("int8",)
 
 
 class _Layer(Protocol):
     """A convolution of the models, as transformers has it."""
 
-    conv: nn.Conv1d
+    conv: Any  # nn.Conv1d, or packed
     activation: nn.Module
     layer_norm: nn.GroupNorm  # of the first one
 
@@ -82,9 +97,13 @@ class SpeechEncoder(nn.Module):
             )
         self.model = model
         self.normalize_eps = normalize_eps
+        self._prepared = False
 
     def prepare_for_inference(self) -> None:
-        """Fuse and lay out weights for speed; the results stay the same."""
+        """Fuse and lay out weights for speed; the results stay the same.
+
+        From now on gradients reach waveforms, but no weights.
+        """
         conv = self.model.encoder.pos_conv_embed.conv
         if parametrize.is_parametrized(conv):
             # In double precision, on the CPU, the weight, rounded, is the same
@@ -93,7 +112,47 @@ class SpeechEncoder(nn.Module):
             conv.to("cpu", torch.float64)
             parametrize.remove_parametrizations(conv, "weight")
             conv.to(device, dtype)
-        PointwiseLinear.replace_all(self.model)
+        embedding = self.model.encoder.pos_conv_embed
+        embedding.conv = SpectralConv1d.share(conv)
+        if conv.weight.device.type == "cpu" and can_pack():
+            PackedLinear.replace_all(self.model)
+            for layer in self._layers[1:]:
+                if type(layer.conv) is nn.Conv1d:
+                    layer.conv = PackedConv1d(layer.conv)
+        self._prepared = True
+
+    def quantize(self, form: str) -> None:
+        """Trade exactness for speed, after `prepare_for_inference`.
+
+        Arguments
+        ---------
+        form : str
+            ``"int8"``: the products of the transformer and of the convolutions
+            but the first in integers of 8 bits, a scale for each row of both
+            sides. On a CPU; the weights that are saved stay what they are.
+
+        Raises
+        ------
+        ValueError
+            If there is no such form, or not on this machine.
+        RuntimeError
+            If the encoder is not prepared.
+        """
+        if form not in FORMS:
+            raise ValueError(
+                f"a speech encoder has no form {form!r}; it has "
+                f"{', '.join(FORMS)}"
+            )
+        if not self._prepared:
+            raise RuntimeError("call prepare_for_inference before quantize")
+        if not (self._packed(torch.float32) and can_quantize()):
+            raise ValueError(
+                f"the form {form!r} needs a CPU with VNNI instructions and a "
+                "PyTorch with oneDNN; leave it out here"
+            )
+        for module in self.model.modules():
+            if isinstance(module, PackedLinear):
+                module.quantize()
 
     @property
     def _layers(self) -> Sequence[_Layer]:
@@ -140,9 +199,16 @@ class SpeechEncoder(nn.Module):
         lengths : Tensor
             Frames of each item, shape (batch,).
         """
+        counts = self.output_lengths(lengths)
+        inferring = self._prepared and not wavs.requires_grad
+        if inferring and masked is None and wavs.device.type == "cpu":
+            dtype = torch.float32
+            if torch.is_autocast_enabled("cpu"):
+                dtype = torch.get_autocast_dtype("cpu")
+            if self._packed(dtype):
+                return self._infer(wavs, lengths, dtype), counts
         features = self.convolve(wavs, lengths)
-        lengths = self.output_lengths(lengths)
-        return self.contextualize(features, lengths, masked), lengths
+        return self.contextualize(features, counts, masked), counts
 
     def convolve(self, wavs: Tensor, lengths: Tensor) -> Tensor:
         """Return what the convolutions give.
@@ -188,6 +254,71 @@ class SpeechEncoder(nn.Module):
             hidden = torch.where(masked.unsqueeze(-1), mask, hidden)
         return self._transformer(hidden, lengths)
 
+    @torch.no_grad()
+    def _infer(
+        self, wavs: Tensor, lengths: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Return features by packed weights, one item after the other.
+
+        Padding costs nothing, and the first convolution, the norms and what
+        is added up along the layers are of float32 in any case.
+        """
+        encoder = self.model.encoder
+        with torch.autocast("cpu", enabled=False):
+            items = [
+                self._convolve_one(wav[:samples].float(), dtype)
+                for wav, samples in zip(wavs, lengths.tolist())
+            ]
+            frames = [len(item) for item in items]
+            rows = self._project(torch.cat(items), dtype)
+            embedding = encoder.pos_conv_embed
+            conv = cast("SpectralConv1d", embedding.conv)
+            positions = conv.convolve(rows.split(frames))
+            rows = rows + embedding.activation(torch.cat(positions))
+            rows = encoder.layer_norm(rows)
+            attend = attend_in_turn(frames)
+            rows = run_layers(encoder.layers, rows, attend, dtype)
+        return nn.utils.rnn.pad_sequence(rows.split(frames), batch_first=True)
+
+    def _packed(self, dtype: torch.dtype) -> bool:
+        """Return whether products in a type have weights that are packed."""
+        return isinstance(self._layers[-1].conv, PackedConv1d) and can_pack(
+            dtype
+        )
+
+    def _project(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        projection = self.model.feature_projection
+        if getattr(projection, "feat_proj_layer_norm", True):
+            rows = projection.layer_norm(rows.float())
+        return projection.projection(rows.to(dtype)).float()
+
+    def _convolve_one(self, wav: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return (frames, channels) of one waveform, by packed weights."""
+        if self.normalize_eps is not None:
+            variance, mean = torch.var_mean(wav, correction=0)
+            wav = (wav - mean) * torch.rsqrt(variance + self.normalize_eps)
+        first, *others = self._layers
+        samples = torch.tensor([len(wav)])
+        weight, bias = (
+            x.squeeze(0)
+            for x in _fold_norm(
+                first.conv, first.layer_norm, wav[None], samples
+            )
+        )
+        fast, slow = others[:_FAST_LAYERS], others[_FAST_LAYERS:]
+        pieces = []
+        for piece in _pieces(wav[None], [first, *fast], _PIECE):
+            windows = _windows(piece, first.conv).squeeze(0)
+            x = torch.addmm(bias, windows, weight.T)
+            x = _in_place(first.activation, x).to(dtype)
+            for layer in fast:
+                x = run_activated(layer.conv, layer.activation, x)
+            pieces.append(x)
+        x = torch.cat(pieces)
+        for layer in slow:
+            x = run_activated(layer.conv, layer.activation, x)
+        return x
+
     def _convolutions(self, wavs: Tensor, lengths: Tensor) -> Tensor:
         """Return (batch, channels, 1, frames), in pieces of time.
 
@@ -196,13 +327,11 @@ class SpeechEncoder(nn.Module):
         first, *others = self._layers
         weight, bias = _fold_norm(first.conv, first.layer_norm, wavs, lengths)
         fast, slow = others[:_FAST_LAYERS], others[_FAST_LAYERS:]
-        field, hop = _field([first, *fast])
-        frames = (wavs.shape[1] - field) // hop + 1
-        size = frames if wavs.is_cuda else max(_PIECE // len(wavs), 50)
+        size = max(_PIECE // len(wavs), 50)
         pieces = []
-        for start in range(0, frames, size):
-            end = min(start + size, frames)
-            samples = wavs[:, start * hop : (end - 1) * hop + field]
+        for samples in _pieces(
+            wavs, [first, *fast], None if wavs.is_cuda else size
+        ):
             windows = _windows(samples, first.conv)
             x = torch.baddbmm(bias[:, None], windows, weight.transpose(1, 2))
             # (batch, time, channels) is channels-last already.
@@ -218,6 +347,8 @@ class SpeechEncoder(nn.Module):
             mask = mask[:, None, None, :]
         hidden = hidden + self._positions(hidden)
         hidden = encoder.dropout(encoder.layer_norm(hidden))
+        if self._by_kernel(hidden):
+            return self._run_rows(hidden, lengths)
         dropped = self.model.config.layerdrop
         for layer in encoder.layers:
             if encoder.training and random.random() < dropped:
@@ -226,6 +357,31 @@ class SpeechEncoder(nn.Module):
             if isinstance(hidden, tuple):
                 hidden = hidden[0]
         return hidden
+
+    def _by_kernel(self, hidden: Tensor) -> bool:
+        """Return whether one kernel attends to items of any length."""
+        if not self._prepared or torch.is_grad_enabled():
+            return False
+        if not torch.is_autocast_enabled(hidden.device.type):
+            return False
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        config = self.model.config
+        channels = config.hidden_size // config.num_attention_heads
+        return has_kernel(hidden.device, dtype, channels)
+
+    def _run_rows(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Run the layers on a GPU, in half precision, without padding."""
+        size = hidden.shape[1]
+        steps = torch.arange(size, device=hidden.device)
+        places = (steps < lengths[:, None]).flatten().nonzero().squeeze(1)
+        rows = run_layers(
+            self.model.encoder.layers,
+            hidden.flatten(0, 1).index_select(0, places).float(),
+            attend_at_once(lengths, size),
+            torch.get_autocast_dtype(hidden.device.type),
+        )
+        padded = rows.new_zeros(len(hidden) * size, rows.shape[1])
+        return padded.index_copy_(0, places, rows).view_as(hidden)
 
     def _positions(self, hidden: Tensor) -> Tensor:
         """Return the convolutional position embedding."""
@@ -274,6 +430,20 @@ def _fold_norm(
 def _windows(wavs: Tensor, conv: nn.Conv1d) -> Tensor:
     """Return what a convolution reads, (batch, frames, kernel), as a view."""
     return wavs.unfold(1, conv.kernel_size[0], conv.stride[0])
+
+
+def _pieces(
+    wavs: Tensor, layers: Sequence[_Layer], size: int | None
+) -> Iterator[Tensor]:
+    """Yield the samples that so many frames of the last layer see.
+
+    All at once without a size.
+    """
+    field, hop = _field(layers)
+    frames = (wavs.shape[1] - field) // hop + 1
+    for start in range(0, frames, size or frames):
+        end = min(start + (size or frames), frames)
+        yield wavs[:, start * hop : (end - 1) * hop + field]
 
 
 def _run_layers(layers: Sequence[_Layer], x: Tensor) -> Tensor:

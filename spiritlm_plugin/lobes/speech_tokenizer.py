@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from spiritlm_plugin.lobes.style import StyleTokenizer
 
 # Recordings are cut into windows that are tokenized by themselves.
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
+
+# Units of a padded batch, and how many each item has.
+Stream = tuple[Tensor, Tensor]
 
 
 class SpeechTokenizer(nn.Module):
@@ -64,6 +68,33 @@ class SpeechTokenizer(nn.Module):
         for module in (self.phonetic, self.style):
             if module is not None:
                 module.prepare_for_inference()
+
+    def quantize(self, form: str) -> None:
+        """Trade exactness of phonetic and style units for speed.
+
+        Pitch units stay what they are.
+
+        Arguments
+        ---------
+        form : str
+            As of `SpeechEncoder.quantize`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such form, or not on this machine.
+
+        Example
+        -------
+        >>> lm = SpiritLM.from_release(checkpoints, "base")
+        >>> lm.mods.tokenizer.quantize("int3")
+        Traceback (most recent call last):
+            ...
+        ValueError: a speech encoder has no form 'int3'; it has int8
+        """
+        for module in (self.phonetic, self.style):
+            if module is not None:
+                module.quantize(form)
 
     def unit_counts(self) -> dict[str, int]:
         """Return how many units each stream has, a blank among them.
@@ -130,32 +161,49 @@ class SpeechTokenizer(nn.Module):
         parts = []
         for window in windows:
             if len(window) >= MIN_SAMPLES:
-                parts += self._tokenize_batch([window])
+                parts += _collect(self._run([window]))
         return join_windows(parts)
 
     def _tokenize(self, windows: list[Tensor]) -> list[SpeechUnits]:
         """Tokenize windows in batches of similar length, in order."""
-        out: dict[int, SpeechUnits] = {}
         lengths = [len(window) for window in windows]
         limit = int(self.batch_seconds * SAMPLE_RATE)
-        for indices in length_batches(lengths, limit):
-            batch = self._tokenize_batch([windows[i] for i in indices])
-            out.update(zip(indices, batch))
+        batches = length_batches(lengths, limit)
+        # A GPU has all of them to do before one is waited for.
+        made = [self._run([windows[i] for i in batch]) for batch in batches]
+        out: dict[int, SpeechUnits] = {}
+        for indices, streams in zip(batches, made):
+            out.update(zip(indices, _collect(streams)))
         return [out[index] for index in range(len(windows))]
 
-    def _tokenize_batch(self, windows: list[Tensor]) -> list[SpeechUnits]:
+    def _run(self, windows: list[Tensor]) -> list[Stream | None]:
+        """Return each stream of a batch, where it was made."""
         device = next(self.parameters()).device
-        wavs = nn.utils.rnn.pad_sequence(windows, batch_first=True).to(device)
-        lengths = torch.tensor([len(w) for w in windows], device=device)
-        streams = []
-        for tokenizer in (self.phonetic, self.pitch, self.style):
-            if tokenizer is None:
-                streams.append([None] * len(windows))
-                continue
-            units, counts = tokenizer(wavs, lengths)
-            units, counts = units.cpu(), counts.tolist()
-            streams.append([row[:n] for row, n in zip(units, counts)])
-        return [SpeechUnits(*item) for item in zip(*streams)]
+        wavs = nn.utils.rnn.pad_sequence(windows, batch_first=True)
+        wavs = _send(wavs, device)
+        lengths = _send(torch.tensor([len(w) for w in windows]), device)
+        tokenizers = (self.phonetic, self.pitch, self.style)
+        return [
+            None if tokenizer is None else tokenizer(wavs, lengths)
+            for tokenizer in tokenizers
+        ]
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; a GPU works on while it is on its way."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _collect(streams: list[Stream | None]) -> list[SpeechUnits]:
+    """Return the units of a batch's items."""
+    columns = [repeat(None) if s is None else _rows(*s) for s in streams]
+    return [SpeechUnits(*item) for item in zip(*columns)]
+
+
+def _rows(units: Tensor, counts: Tensor) -> Iterable[Tensor]:
+    return [row[:n] for row, n in zip(units.cpu(), counts.tolist())]
 
 
 def join_windows(parts: Iterable[SpeechUnits]) -> SpeechUnits:

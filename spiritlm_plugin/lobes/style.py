@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
+from spiritlm_plugin.lobes.windowed_encoder import (
+    checked_window,
+    encode_in_windows,
+)
 
 # Of `transformers.Wav2Vec2Config`, what the layout depends on.
 WAV2VEC2_KEYS = (
@@ -46,6 +50,14 @@ class StyleTokenizer(nn.Module):
         Number of style units.
     frames : int
         Frames that are averaged for a unit (50 are a second).
+    window_seconds : float, optional
+        wav2vec 2.0 hears longer recordings in windows, see
+        `encode_in_windows`.
+
+    Raises
+    ------
+    ValueError
+        If windows are too short.
 
     Example
     -------
@@ -61,10 +73,17 @@ class StyleTokenizer(nn.Module):
     [2, 1]
     """
 
-    def __init__(self, wav2vec2: dict, units: int = 100, frames: int = 50):
+    def __init__(
+        self,
+        wav2vec2: dict,
+        units: int = 100,
+        frames: int = 50,
+        window_seconds: float | None = None,
+    ):
         super().__init__()
         config = Wav2Vec2Config(**wav2vec2)
         self.frames = frames
+        self.window_seconds = checked_window(window_seconds)
         # The feature extractor of wav2vec2-base normalizes with 1e-7.
         self.encoder = SpeechEncoder(Wav2Vec2Model(config), 1e-7)
         self.projector = nn.Linear(
@@ -74,7 +93,12 @@ class StyleTokenizer(nn.Module):
 
     @classmethod
     def from_wav2vec2(
-        cls, source: str, units: int, frames: int = 50, **options: Any
+        cls,
+        source: str,
+        units: int,
+        frames: int = 50,
+        window_seconds: float | None = None,
+        **options: Any,
     ) -> StyleTokenizer:
         """Start from a trained wav2vec 2.0; its convolutions stay as they are.
 
@@ -83,13 +107,13 @@ class StyleTokenizer(nn.Module):
         source : str
             A folder of transformers, or a name on the Hub, such as
             ``"facebook/wav2vec2-base"``.
-        units, frames : int
+        units, frames, window_seconds
             As of the class.
         **options
             Of `transformers.Wav2Vec2Config`, such as dropout.
         """
         model = Wav2Vec2Model.from_pretrained(source, **options)
-        tokenizer = cls(model.config.to_dict(), units, frames)
+        tokenizer = cls(model.config.to_dict(), units, frames, window_seconds)
         tokenizer.encoder.model = model
         model.feature_extractor.requires_grad_(False)
         return tokenizer
@@ -102,11 +126,16 @@ class StyleTokenizer(nn.Module):
             "wav2vec2": {key: config[key] for key in WAV2VEC2_KEYS},
             "units": self.classifier.out_features,
             "frames": self.frames,
+            "window_seconds": self.window_seconds,
         }
 
     def prepare_for_inference(self) -> None:
         """Fuse what can be fused."""
         self.encoder.prepare_for_inference()
+
+    def quantize(self, form: str) -> None:
+        """Trade exactness for speed; see `SpeechEncoder.quantize`."""
+        self.encoder.quantize(form)
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return units of waveforms.
@@ -139,7 +168,9 @@ class StyleTokenizer(nn.Module):
 
         Lengths are those of the units.
         """
-        features, lengths = self.encoder(wavs, lengths)
+        features, lengths = encode_in_windows(
+            self.encoder, wavs, lengths, self.window_seconds
+        )
         pooled, lengths = _pool(features.float(), lengths, self.frames)
         # Averaging before the linear map is the same and cheaper. The choice
         # between units is made in full precision.

@@ -383,13 +383,13 @@ class UnitVocoder(nn.Module):
                 torch.full((len(batch),), global_style, device=device),
             )
             if len(batch) == 1:
-                made = [self.generator.synthesize(inputs[0])]
+                made = self.generator.synthesize(inputs[0])[None]
             else:
                 counts = torch.tensor([lengths[i] for i in batch])
-                made = self.generator(inputs, counts.to(device)).squeeze(1)
-            for i, wav in zip(batch, made):
+                made = self.generator(inputs, counts).squeeze(1)
+            for i, wav in zip(batch, made.float().cpu()):
                 end = lengths[i] * self.hop
-                wavs[i] = wav[starts[i] : end].float().cpu()
+                wavs[i] = wav[starts[i] : end].clone()
         return wavs
 
     @property

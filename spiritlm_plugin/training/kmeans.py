@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import HubertModel
+from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.units.units import PHONETIC_HOP
@@ -29,6 +30,7 @@ class KMeansSettings(Settings):
     hubert: str | None
     layer: int
     normalize: bool
+    window_seconds: NotRequired[float | None]
     frames: int
     kmeans: Any
 
@@ -65,6 +67,7 @@ def build_tokenizer(
         "quantizer": {"input_dim": hubert["hidden_size"], "units": units},
         "normalize": hparams["normalize"],
         "pool": PHONETIC_HOP // hop,
+        "window_seconds": hparams.get("window_seconds"),
     }
     tokenizer = PhoneticTokenizer(
         **arguments | {"quantizer": KMeansQuantizer(**arguments["quantizer"])}

@@ -165,6 +165,18 @@ def test_a_batch_of_prompts_is_answered_as_each_alone(kind, lm):
     torch.testing.assert_close(scores, torch.cat(alone))
 
 
+@by_name([kind for kind in TRAINED if kind.name in ("GPT-2", "OPT", "BioGPT")])
+def test_rows_that_fill_the_context_wait_for_the_others(kind, lm):
+    short, long = [5] * 7, [6] * (lm.context - 9)
+    settings = {"max_new_tokens": 2000, "temperature": 0, "stop": False}
+    together = decode(lm, [short, long], "speech", **settings)
+    for prompt, found in zip([short, long], together):
+        [alone] = decode(lm, [prompt], "speech", **settings)
+        assert found.ids.tolist() == alone.ids.tolist()
+        assert len(found.ids) == lm.context - len(prompt)
+        assert found.end_reason == "context_full"
+
+
 @by_name(TRAINED)
 def test_a_base_model_becomes_an_expressive_one(kind, lm, tmp_path):
     bias = getattr(lm.model.get_output_embeddings(), "bias", None)

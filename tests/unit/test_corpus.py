@@ -132,6 +132,18 @@ def test_stopped_run_goes_on(items, tmp_path):
     assert again.seen == 0
 
 
+def test_a_shard_begins_with_little_to_wait_for(items, tmp_path):
+    sizes = []
+
+    def tokenizer(wavs):
+        sizes.append(len(wavs))
+        return Tokenizer()(wavs)
+
+    tokenize_corpus(items, tmp_path / "c", tokenizer, PARTS, batch_seconds=2.0)
+    assert sizes == [1, 4, 4, 1]
+    assert load_corpus(tmp_path / "c")["utterance"] == list(items)
+
+
 def test_workers_read_the_same(items, tmp_path):
     for workers in (0, 2):
         tokenize_corpus(

@@ -19,17 +19,22 @@ def test_all_is_read_in_order(batches, threads):
     assert read == [[*map(str, batch)] for batch in batches]
 
 
-def test_the_next_batch_is_read_while_one_is_used():
-    begun = threading.Event()
+def test_the_next_two_batches_are_read_while_one_is_used():
+    begun = [threading.Event() for _ in range(5)]
 
     def read(number):
-        if number == 2:
-            begun.set()
+        begun[number].set()
         return number
 
-    batches = read_ahead([[1], [2], [3]], read, threads=1)
+    batches = read_ahead([[0], [1], [2], [3], [4]], read, threads=1)
+    assert next(batches) == [0]
+    assert begun[1].wait(30)
+    assert begun[2].wait(30)
+    # Memory has room for so many and no more.
+    assert not begun[3].is_set()
     assert next(batches) == [1]
-    assert begun.wait(30)
+    assert begun[3].wait(30)
+    assert not begun[4].is_set()
 
 
 @pytest.mark.parametrize("threads", [0, 2])

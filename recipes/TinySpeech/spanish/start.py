@@ -56,6 +56,7 @@ def phonetic_arguments(phonetic: PhoneticTokenizer) -> dict:
         },
         "normalize": phonetic.encoder.normalize_eps is not None,
         "pool": phonetic.pool,
+        "window_seconds": phonetic.window_seconds,
     }
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+# Batches, so that none has to wait for the last file of the one in front of it.
+_DEPTH = 2
 
 Source = TypeVar("Source")
 Read = TypeVar("Read")
@@ -15,7 +19,7 @@ def read_ahead(
     read: Callable[[Source], Read],
     threads: int,
 ) -> Iterator[list[Read]]:
-    """Yield what was read of each batch, while the next one is read.
+    """Yield what was read of each batch, while the next two are read.
 
     Decoding leaves Python to the others: threads do as well as processes, and
     start at once.
@@ -43,11 +47,13 @@ def read_ahead(
         yield from ([read(source) for source in batch] for batch in batches)
         return
     pool = ThreadPoolExecutor(threads)
-    ahead: list[Future[Read]] = []
+    ahead: deque[list[Future[Read]]] = deque()
     try:
-        for batch in [*batches, []]:
-            now, ahead = ahead, [pool.submit(read, source) for source in batch]
-            if now:
-                yield [future.result() for future in now]
+        for batch in batches:
+            ahead.append([pool.submit(read, source) for source in batch])
+            if len(ahead) > _DEPTH:
+                yield [future.result() for future in ahead.popleft()]
+        while ahead:
+            yield [future.result() for future in ahead.popleft()]
     finally:
         pool.shutdown(cancel_futures=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spiritlm_plugin.dataio.audio.read_ahead import read_ahead
 from spiritlm_plugin.dataio.audio.reading import read_audio
-from spiritlm_plugin.dataio.checkpoints import digest_weights
+from spiritlm_plugin.dataio.checkpoints import digest_values, digest_weights
 from spiritlm_plugin.dataio.corpus.mapping import (
     Items,
     Listed,
@@ -31,6 +31,8 @@ from spiritlm_plugin.utils.engines import Engine
 
 # What durations in manifests may be off by, seconds.
 _TOLERANCE = 0.05
+# Of a batch, how much of a shard is read before there are units of it.
+_FIRST = 0.1
 
 Tokenizer = Callable[[Sequence[Tensor]], Sequence[SpeechUnits]]
 
@@ -46,7 +48,7 @@ def fingerprints(tokenizer: nn.Module) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        For each stream, of its weights.
+        For each stream, of its weights and the windows that it hears.
 
     Example
     -------
@@ -55,9 +57,14 @@ def fingerprints(tokenizer: nn.Module) -> dict[str, str]:
     ['phonetic', 'pitch', 'style']
     """
     parts = {name: getattr(tokenizer, name) for name in STREAMS}
-    return {
-        n: digest_weights(part) for n, part in parts.items() if part is not None
-    }
+    return {n: _digest(part) for n, part in parts.items() if part is not None}
+
+
+def _digest(part: nn.Module) -> str:
+    weights = digest_weights(part)
+    window = getattr(part, "window_seconds", None)
+    # Without windows there is no more to it, as before there were any.
+    return digest_values([weights, window]) if window else weights
 
 
 def tokenize_corpus(
@@ -178,7 +185,13 @@ def check_durations(items: Items, wavs: Sequence[Tensor]) -> None:
 
 
 def _divide(items: Items, seconds: float) -> list[dict[str, Any]]:
-    """Divide utterances, in their order, into batches of so many seconds."""
+    """Divide utterances, in their order, into batches of so many seconds.
+
+    The first one, which nothing is done beside, is small.
+    """
     rows = [*items.items()]
-    pieces = divide([item["duration"] for item in items.values()], seconds)
-    return [dict(rows[first:end]) for first, end in pieces]
+    durations = [item["duration"] for item in items.values()]
+    [(_, first), *_] = divide(durations, seconds * _FIRST)
+    rest = divide(durations[first:], seconds)
+    pieces = [(0, first), *((first + a, first + b) for a, b in rest)]
+    return [dict(rows[start:stop]) for start, stop in pieces]
