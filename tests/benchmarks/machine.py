@@ -24,7 +24,7 @@ _NOISE = 0.003
 # Those that matrix products are fast by, as /proc/cpuinfo calls them.
 _INSTRUCTIONS = (
     "avx2 fma avx512f avx512bw avx_vnni avx512_vnni avx512_bf16 avx512_fp16 "
-    "amx_tile amx_int8 amx_bf16 asimd asimddp bf16 i8mm sve sve2 sme"
+    "amx_tile amx_int8 amx_bf16 asimd asimddp bf16 i8mm sve sve2"
 ).split()
 
 Contenders = dict[str, Callable[[], object]]
