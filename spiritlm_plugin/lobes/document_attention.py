@@ -30,6 +30,8 @@ _SHORTEST = 32
 # What FlashAttention runs on: GPUs from Ampere on, heads of so many channels.
 _KERNEL_SINCE = (8, 0)
 _MOST_CHANNELS = 256
+# Models whose layers learn a mask of their own, beside that of documents.
+_OWN_MASKS = {"doge"}
 
 
 @dataclass
@@ -357,6 +359,7 @@ def attend_by_document(model: PreTrainedModel) -> None:
     if (
         model.config._attn_implementation == "sdpa"
         and model._supports_attention_backend
+        and model.config.model_type not in _OWN_MASKS
     ):
         attend = partial(_attend, sdpa_attention_forward)
         AttentionInterface.register(BY_DOCUMENT, attend)
@@ -370,14 +373,14 @@ def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    attention_mask: Tensor | None,
     documents: Documents | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend as transformers asks for it, by the mask without documents."""
     windowed = options.get("sliding_window") is not None
     if documents is None or windowed or not _sees_all(layer):
-        return by_mask(layer, query, key, value, mask, **options)
+        return by_mask(layer, query, key, value, attention_mask, **options)
     dropout, scaling = options.get("dropout", 0.0), options.get("scaling")
     attended = document_attention(
         query, key, value, documents, dropout, scaling

@@ -326,6 +326,22 @@ KINDS = [
     ),
     Kind("Qwen3.5", "qwen3_5_text", _SIZES | _LINEAR, APART),
     Kind(
+        "AFMoE, Trinity",
+        "afmoe",
+        {
+            **_SIZES,
+            **_WINDOWS,
+            "head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "num_shared_experts": 1,
+            "num_dense_layers": 1,
+            "moe_intermediate_size": 8,
+        },
+        APART,
+    ),
+    Kind("Doge", "doge", _SIZES),
+    Kind(
         "RecurrentGemma",
         "recurrent_gemma",
         {
