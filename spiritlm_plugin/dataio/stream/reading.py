@@ -366,9 +366,9 @@ class SourceReader:
         return " or ".join(_NEEDED[need] for need in NEEDS[self.form])
 
     def _complaint(self) -> str:
-        remedy = "leave the form out of shares, or name other corpora"
+        remedy = "choose a mode without this form, or name other corpora"
         if "words" in NEEDS[self.form]:
-            remedy = f"align the corpus and tokenize it again, {remedy}"
+            remedy = f"align the corpus (align.py), tokenize it again, {remedy}"
         return (
             f"no document can be made of the source {self.name!r}, of form "
             f"{self.form!r}: its utterances lack {self._wanted()}, or have "
