@@ -198,11 +198,12 @@ class _Stage(nn.Module):
         if mask is not None:
             mask = mask.repeat_interleave(self.rate, dim=-1)
         x = zero(x, mask)
-        buffer = None if torch.is_grad_enabled() else torch.empty_like(x)
+        # New memory costs a CPU more than what is computed in it.
+        space = None if torch.is_grad_enabled() else torch.empty_like(x)
         first, *others = self.blocks
-        total = first(x, mask, buffer)
+        total = first(x, mask, space)
         for block in others:
-            total = total.add_(block(x, mask, buffer))
+            total = total.add_(block(x, mask, space))
         return total.div_(len(self.blocks)), mask
 
 
@@ -222,20 +223,21 @@ class _ResidualBlock(nn.Module):
         self.plain = nn.ModuleList(conv(1) for _ in dilations)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, buffer: Tensor | None = None
+        self, x: Tensor, mask: Tensor | None, space: Tensor | None = None
     ) -> Tensor:
         if not torch.is_grad_enabled():
             x = x.clone()  # which the convolutions add to
         for dilated, plain in zip(self.dilated, self.plain):
             assert isinstance(dilated, PackedConvolution)
             assert isinstance(plain, PackedConvolution)
-            y = dilated.activated(_rectify(x, buffer), _SLOPE, mask)
+            y = dilated.activated(_rectified(x, space), _SLOPE, mask)
             x = zero(plain.add_to(x, y), mask)
         return x
 
 
-def _rectify(x: Tensor, out: Tensor | None) -> Tensor:
-    """Return the leaky ReLU, in memory that is there if it is given."""
-    if out is None:
+def _rectified(x: Tensor, space: Tensor | None) -> Tensor:
+    """Return the leaky ReLU, in memory that is there if some is given."""
+    if space is None:
         return F.leaky_relu(x, _SLOPE)
-    return torch.ops.aten.leaky_relu.out(x, _SLOPE, out=out)
+    result: Tensor = torch.ops.aten.leaky_relu.out(x, _SLOPE, out=space)
+    return result
