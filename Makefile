@@ -37,8 +37,10 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/yamllint -s .
 	$(BIN)/codespell
-	$(BIN)/python -m mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	@# Types are checked beside the tests: each leaves a core idle for a while.
+	$(BIN)/python -m mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile; \
+	tests=$$?; wait $$types && exit $$tests
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m spiritlm_plugin.demo $(if $(AUDIO),"$(AUDIO)")
