@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 
+from spiritlm_plugin.lobes.ragged_transformer import has_kernel
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -27,9 +29,6 @@ BY_DOCUMENT = "sdpa_by_document"
 # Padded documents have as many tokens as this, times 1, 1.5, 2, 3, 4, 6, 8, ...,
 # no more than a row; but what fills a row, a document a token, stays one token.
 _SHORTEST = 32
-# What FlashAttention runs on: GPUs from Ampere on, heads of so many channels.
-_KERNEL_SINCE = (8, 0)
-_MOST_CHANNELS = 256
 # Models whose layers learn a mask of their own, beside that of documents.
 _OWN_MASKS = {"doge"}
 
@@ -281,15 +280,10 @@ def document_attention(
 
 def _half_precision(query: Tensor) -> torch.dtype | None:
     """Return the dtype in which the kernel takes a query, if it does."""
-    channels = query.shape[-1]
-    if not query.is_cuda or channels % 8 or channels > _MOST_CHANNELS:
-        return None
-    if torch.cuda.get_device_capability(query.device) < _KERNEL_SINCE:
-        return None
     dtype = query.dtype
     if torch.is_autocast_enabled("cuda"):
         dtype = torch.get_autocast_dtype("cuda")
-    return dtype if dtype in (torch.float16, torch.bfloat16) else None
+    return dtype if has_kernel(query.device, dtype, query.shape[-1]) else None
 
 
 def _attend_in_one(
