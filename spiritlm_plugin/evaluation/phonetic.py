@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +155,7 @@ def seen_in_training(hparams: PhoneticSettings, part: str) -> dict[str, str]:
         return {}
     trained = _read_yaml(beside if named is None else Path(named))
     if "augmenter" in trained:
-        known = trained["augmenter"]["augmentations"]
+        known = list(_changes_of(trained["augmenter"]))
     elif "kmeans" in trained:
         known = []
     else:
@@ -159,6 +165,16 @@ def seen_in_training(hparams: PhoneticSettings, part: str) -> dict[str, str]:
         name: relation(augmentation, known)
         for name, augmentation in own["augmentations"].items()
     }
+
+
+def _changes_of(augmenter: Any) -> Iterator[Any]:
+    """Yield what an augmenter of SpeechBrain or of ours is made of."""
+    for change in augmenter.get("augmentations", []):
+        yield change
+        yield from _changes_of(change)
+    for change in augmenter.get("changes", {}).values():
+        yield change
+        yield from _changes_of(change)
 
 
 def relation(augmentation: Any, known: Iterable[Any]) -> str:

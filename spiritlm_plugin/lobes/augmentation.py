@@ -21,7 +21,7 @@ _FFT, _HOP = 512, 128
 
 
 class PitchShift(nn.Module):
-    """Shift the pitch of a batch, and the formants with it, at equal duration.
+    """Shift the pitch of each waveform, and its formants, at equal duration.
 
     A phase vocoder stretches, resampling brings the duration back. The factors
     are simple ratios, for which resampling is cheap.
@@ -29,7 +29,7 @@ class PitchShift(nn.Module):
     Arguments
     ---------
     ratios : sequence of (int, int)
-        Of new pitch to old, such as (9, 8); one is drawn for each batch.
+        Of new pitch to old, such as (9, 8); one is drawn for each waveform.
 
     Example
     -------
@@ -46,11 +46,12 @@ class PitchShift(nn.Module):
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Return changed waveforms, both of shape (batch, samples)."""
-        new, old = self.ratios[int(torch.randint(len(self.ratios), ()))]
-        longer = _stretch(wavs, old / new)
-        shifted = torchaudio.functional.resample(longer, new, old)
-        missing = wavs.shape[1] - shifted.shape[1]
-        return F.pad(shifted, (0, max(missing, 0)))[:, : wavs.shape[1]]
+        drawn = torch.randint(len(self.ratios), (len(wavs),))
+        changed = torch.empty_like(wavs)
+        for choice in drawn.unique().tolist():
+            rows = (drawn == choice).to(wavs.device)
+            changed[rows] = _shifted(wavs[rows], *self.ratios[choice])
+        return changed
 
 
 class TimeStretch(nn.Module):
@@ -269,6 +270,16 @@ class Telephone(nn.Module):
         heard = functional.mu_law_decoding(codes, self._LEVELS).to(wavs)
         wide = functional.resample(heard, self._RATE, SAMPLE_RATE)
         return wide[:, : wavs.shape[1]]
+
+
+def _shifted(wavs: Tensor, new: int, old: int) -> Tensor:
+    """Return waveforms whose pitch is new / old times as high."""
+    if new == old:
+        return wavs
+    longer = _stretch(wavs, old / new)
+    shifted = torchaudio.functional.resample(longer, new, old)
+    missing = wavs.shape[1] - shifted.shape[1]
+    return F.pad(shifted, (0, max(missing, 0)))[:, : wavs.shape[1]]
 
 
 def _stretch(wavs: Tensor, tempo: float) -> Tensor:

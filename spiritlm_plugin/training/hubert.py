@@ -30,13 +30,18 @@ class HubertSettings(TeacherSettings):
     longest_seconds: float
     heard_weight: float
     penalty_weight: float
+    augmenter: Any
 
 
 class HubertBrain(TrainingBrain):
     """Predicts the units of a teacher, where its input is masked.
 
+    In training the input is changed, and the units are those of the recording
+    as it is, so that the features say what was said rather than by whom.
+
     Source: Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning
-    by Masked Prediction of Hidden Units", 2021, section II.
+    by Masked Prediction of Hidden Units", 2021, section II; changed input:
+    Chen et al., "WavLM", 2022, section III-B.
     """
 
     def compute_forward(
@@ -45,6 +50,8 @@ class HubertBrain(TrainingBrain):
         """Return scores, lengths and what is masked, and a penalty."""
         batch = batch.to(self.device)
         wavs, relative = batch.signal
+        if stage == sb.Stage.TRAIN and self.hparams.augmenter is not None:
+            wavs, relative = self.hparams.augmenter(wavs, relative)
         lengths = (relative * wavs.shape[1]).round().long()
         return self.modules.model(wavs, lengths)
 

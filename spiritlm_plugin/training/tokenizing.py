@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import load_tokenizer
 from spiritlm_plugin.lobes.augmentation import Equalizer, PitchShift
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
+from spiritlm_plugin.lobes.voice_changes import FormantShift
 from spiritlm_plugin.utils.configuration import Settings
 from spiritlm_plugin.utils.engines import Engine
 from spiritlm_plugin.utils.placing import Placed
@@ -31,7 +32,11 @@ from spiritlm_plugin.utils.seeds import derive_seed
 
 # Which tokenizer it is, besides the folders of its parts.
 _TOKENIZER = ("codec", "codec_hparams", "batch_seconds")
-_CHANGES = {"pitch_ratios": PitchShift, "equalizer": Equalizer}
+_CHANGES: dict[str, Callable[[Any], nn.Module]] = {
+    "formants": lambda bounds: FormantShift(*bounds),
+    "pitch_ratios": PitchShift,
+    "equalizer": Equalizer,
+}
 
 
 class TokenizingSettings(Settings):
@@ -44,6 +49,7 @@ class TokenizingSettings(Settings):
     phonetic: str | None
     pitch: str | None
     style: str | None
+    formants: list[float] | None
     pitch_ratios: list[list[int]] | None
     equalizer: float | None
     engine: Engine

@@ -218,7 +218,12 @@ def test_a_vocoder_of_another_shape_is_refused(
 
 
 @pytest.mark.parametrize(
-    "change", ["--pitch_ratios=[[5, 4], [4, 5]]", "--equalizer=12"]
+    "change",
+    [
+        "--formants=[0.8, 1.2]",
+        "--pitch_ratios=[[5, 4], [4, 5]]",
+        "--equalizer=12",
+    ],
 )
 def test_voices_are_changed_the_same_way_again(
     manifests, tokenizer, tmp_path, change

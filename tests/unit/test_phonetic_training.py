@@ -1,6 +1,7 @@
 """Tests of what trains the phonetic tokenizer."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from speechbrain import Stage
 from speechbrain.augment.time_domain import AddNoise
 from transformers import HubertConfig, HubertModel
 
@@ -34,6 +36,7 @@ from spiritlm_plugin.lobes.phonetic import (
     PhoneticTokenizer,
 )
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
+from spiritlm_plugin.training.hubert import HubertBrain
 
 # A hop of 640 samples, as the released HuBERT has it.
 HUBERT = {
@@ -300,6 +303,33 @@ def test_other_widths_have_no_released_form(tmp_path):
     quantizer = LinearQuantizer(16, 50, (16, 32))
     with pytest.raises(ValueError, match=r"\(25, 34\), got \(16, 32\)"):
         export_quantizer(tmp_path / "quantizer.pt", quantizer)
+
+
+def test_what_a_hubert_hears_is_changed_in_training_alone():
+    class Batch:
+        signal = torch.randn(2, 8000), torch.tensor([1.0, 0.5])
+
+        def to(self, device):
+            return self
+
+    def quiet(wavs, lengths):
+        return 0 * wavs, lengths
+
+    def hear(stage, augmenter):
+        heard = []
+        brain = SimpleNamespace(
+            device="cpu",
+            hparams=SimpleNamespace(augmenter=augmenter),
+            modules=SimpleNamespace(model=lambda *given: heard.extend(given)),
+        )
+        HubertBrain.compute_forward(brain, Batch(), stage)
+        wavs, lengths = heard
+        assert lengths.tolist() == [8000, 4000]
+        return bool(wavs.any())
+
+    assert not hear(Stage.TRAIN, quiet)
+    assert hear(Stage.TRAIN, None)
+    assert hear(Stage.VALID, quiet)
 
 
 @pytest.mark.parametrize("new, old", [(5, 4), (8, 9)])
