@@ -1,5 +1,6 @@
 """What the tests and the examples in the docstrings share."""
 
+import json
 import os
 import re
 import socket
@@ -148,5 +149,43 @@ def torchrun(tmp_path):
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             timeout=600,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def launcher():
+    """Start what runs scripts in two processes; see `tests.launcher`."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "tests.launcher"],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield started
+    started.stdin.close()
+    started.wait(60)
+
+
+@pytest.fixture
+def two_processes(launcher, tmp_path):
+    """Run a script in two processes, on the CPU, as torchrun would."""
+
+    def run(script, *arguments, check=True):
+        arguments = [*map(str, arguments), "--device=cpu"]
+        job = {
+            "script": str(script),
+            "arguments": [*arguments, "--distributed_backend=gloo"],
+            "folder": str(tmp_path),
+            "environment": os.environ | {"OMP_NUM_THREADS": "1"},
+        }
+        launcher.stdin.write(json.dumps(job) + "\n")
+        launcher.stdin.flush()
+        statuses = json.loads(launcher.stdout.readline())
+        if check and any(statuses):
+            raise subprocess.CalledProcessError(max(statuses), job["script"])
+        return statuses
 
     return run

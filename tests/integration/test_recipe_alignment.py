@@ -148,8 +148,8 @@ def test_the_manifests_are_not_written_over(corpus, recognizer):
 
 @pytest.mark.slow
 def test_two_processes_make_the_same(
-    corpus, recognizer, aligned, tmp_path, torchrun
+    corpus, recognizer, aligned, tmp_path, two_processes
 ):
     folder = tmp_path / "two"
-    torchrun(RECIPE / "align.py", *arguments(corpus, recognizer, folder))
+    two_processes(RECIPE / "align.py", *arguments(corpus, recognizer, folder))
     assert results(folder) == results(aligned)

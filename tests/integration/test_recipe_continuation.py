@@ -250,11 +250,13 @@ def test_a_direction_without_a_limit(manifests):
 
 
 @pytest.mark.slow
-def test_two_processes(evaluate, manifests, checkpoints, tmp_path, torchrun):
+def test_two_processes(
+    evaluate, manifests, checkpoints, tmp_path, two_processes
+):
     evaluate()
     folder = tmp_path / "two"
     command = arguments(manifests, checkpoints, folder)
-    torchrun(RECIPE / "evaluate.py", *command)
+    two_processes(RECIPE / "evaluate.py", *command)
     for name in ("predictions.jsonl", "summary.json", "settings.json"):
         one = (tmp_path / "out" / name).read_bytes()
         assert (folder / name).read_bytes() == one

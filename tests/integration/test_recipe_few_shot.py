@@ -435,12 +435,14 @@ def test_missing_recordings(evaluate, manifests, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_two_processes(evaluate, manifests, checkpoints, tmp_path, torchrun):
+def test_two_processes(
+    evaluate, manifests, checkpoints, tmp_path, two_processes
+):
     options = "--temperature=0.8", "--batch_size=2", "--draws=2"
     evaluate("asr", *options)
     folder = tmp_path / "two"
     command = arguments("asr", manifests, checkpoints, folder, *options)
-    torchrun(RECIPES / "TinySpeech" / "asr" / "evaluate.py", *command)
+    two_processes(RECIPES / "TinySpeech" / "asr" / "evaluate.py", *command)
     names = "predictions.jsonl", "settings.json", "summary.json", "wer.txt"
     for name in names:
         one = (tmp_path / "out" / name).read_bytes()

@@ -184,11 +184,13 @@ def test_labels_that_no_utterance_has(train):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
-def test_two_processes_follow_one(arguments, train, tmp_path, torchrun, fsdp):
+def test_two_processes_follow_one(
+    arguments, train, tmp_path, two_processes, fsdp
+):
     options = [f"--lora={{r: {0 if fsdp else 2}}}", "--mode=speech"]
     alone = train(*options)
     script, *words = arguments(tmp_path, *options, f"--fsdp={fsdp}")
-    torchrun(ROOT / script, ROOT / words[0], *words[1:])
+    two_processes(ROOT / script, ROOT / words[0], *words[1:])
     expected = weights(alone / "model" / "language_model")
     for name, tensor in weights(tmp_path / "model" / "language_model").items():
         assert torch.allclose(tensor, expected[name], atol=1e-4), name

@@ -366,10 +366,10 @@ def test_meta_checkpoints(evaluated, script, manifests, checkpoints, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes(script, manifests, folders, tmp_path, torchrun):
+def test_two_processes(script, manifests, folders, tmp_path, two_processes):
     one, two = tmp_path / "one", tmp_path / "two"
     script.main(arguments(manifests, folders, one, "--batch_size=2"))
     command = arguments(manifests, folders, two, "--batch_size=2")
-    torchrun(RECIPE / "evaluate.py", *command)
+    two_processes(RECIPE / "evaluate.py", *command)
     for name in ("summary.json", "base/predictions.jsonl"):
         assert (two / name).read_bytes() == (one / name).read_bytes()

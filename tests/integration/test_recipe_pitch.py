@@ -130,8 +130,8 @@ def test_f0_of_expresso_is_the_released_one(train, corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes(corpus, tmp_path, torchrun):
+def test_two_processes(corpus, tmp_path, two_processes):
     f0 = f"--f0_folder={tmp_path / 'f0'}"
-    torchrun(SCRIPT, *arguments(corpus, tmp_path / "out", f0))
+    two_processes(SCRIPT, *arguments(corpus, tmp_path / "out", f0))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["test"]["used_units"] >= 1

@@ -267,13 +267,20 @@ def test_debug(arguments, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
-def test_two_processes_follow_one(arguments, trained, tmp_path, torchrun, fsdp):
+@pytest.mark.parametrize(
+    "fsdp, start",
+    [(False, "torchrun"), (True, "two_processes")],
+    ids=["ddp", "fsdp"],
+)
+def test_two_processes_follow_one(
+    arguments, trained, tmp_path, request, fsdp, start
+):
     """Stopped after the first epoch, which all processes can load."""
+    run = request.getfixturevalue(start)
     for epochs in (1, 2):
         command = arguments(tmp_path, f"--fsdp={fsdp}", epochs=epochs)
         command += ["--total_steps=6", "--grad_accumulation_factor=2"]
-        torchrun(RECIPE / "train.py", *command)
+        run(RECIPE / "train.py", *command)
     assert losses(tmp_path) == pytest.approx(losses(trained), abs=1e-2)
     expected = weights(trained)
     for name, tensor in weights(tmp_path).items():

@@ -354,13 +354,13 @@ def test_bad_input_of_training(archive, tmp_path, modality, options, message):
 
 @pytest.mark.slow
 def test_two_processes(
-    evaluate, archive, trained, checkpoints, tmp_path, torchrun
+    evaluate, archive, trained, checkpoints, tmp_path, two_processes
 ):
     options = [*judges(trained[0]), "--runs=1", "--batch_size=2"]
     evaluate(*options, judge=False)
     folder = tmp_path / "two"
     command = arguments(archive, checkpoints, folder, *options)
-    torchrun(RECIPE / "evaluate.py", *command)
+    two_processes(RECIPE / "evaluate.py", *command)
     for name in ("predictions.jsonl", "settings.json", "summary.json"):
         one = (tmp_path / "out" / name).read_bytes()
         assert (folder / name).read_bytes() == one

@@ -197,7 +197,7 @@ def test_resumed_run_is_the_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_two_processes(corpus, features_yaml, tmp_path, torchrun):
+def test_two_processes(corpus, features_yaml, tmp_path, two_processes):
     arguments = features(corpus, features_yaml, tmp_path)
-    torchrun(RECIPE / "train.py", *arguments)
+    two_processes(RECIPE / "train.py", *arguments)
     assert (tmp_path / "style" / "config.json").is_file()

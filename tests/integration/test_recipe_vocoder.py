@@ -567,10 +567,10 @@ def test_texts_that_are_not_known_and_ids_that_are_paths(tmp_path):
 
 
 @pytest.mark.slow
-def test_report_of_two_processes(manifests, parts, tmp_path, torchrun):
+def test_report_of_two_processes(manifests, parts, tmp_path, two_processes):
     script("evaluate")(report_arguments(manifests, tmp_path / "one", *parts))
     command = report_arguments(manifests, tmp_path / "two", *parts)
-    torchrun(RECIPE / "evaluate.py", *command)
+    two_processes(RECIPE / "evaluate.py", *command)
     one, two = tmp_path / "one", tmp_path / "two"
     assert_same_figures(systems_of(two), systems_of(one))
     assert [row["id"] for row in read_rows(two)] == [
@@ -584,7 +584,7 @@ def test_report_of_two_processes(manifests, parts, tmp_path, torchrun):
 
 
 @pytest.mark.slow
-def test_two_processes(corpus, tokenizer, tmp_path, torchrun):
+def test_two_processes(corpus, tokenizer, tmp_path, two_processes):
     arguments = train_arguments("base", corpus, tokenizer, tmp_path / "out")
-    torchrun(RECIPE / "train.py", *arguments)
+    two_processes(RECIPE / "train.py", *arguments)
     assert load_part("vocoder", tmp_path / "out" / "vocoder").speakers

@@ -605,14 +605,14 @@ def test_adapters_learn_behind_frozen_weights(pairs, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(pairs, tmp_path, torchrun):
+def test_two_processes_learn_what_one_does(pairs, tmp_path, two_processes):
     lm = small_model()
     options = {"grad_accumulation_factor": 2}
     brain, arguments = make_brain(lm, pairs, tmp_path / "alone", **options)
     brain.fit(*arguments)
     start = small_model().model.state_dict()
     for kind in ("ddp", "fsdp"):
-        torchrun(__file__, tmp_path, kind)
+        two_processes(__file__, tmp_path, kind)
         found = torch.load(tmp_path / f"{kind}.pt")
         for split, sums in brain.reference.sums.items():
             torch.testing.assert_close(found["reference"][split], sums)

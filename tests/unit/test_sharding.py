@@ -133,10 +133,10 @@ def one_process():
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_model(tmp_path, torchrun):
+def test_two_processes_share_a_model(tmp_path, two_processes):
     # First a whole run, which saves, then one that goes on from there.
     for name in ("whole", "resumed"):
-        torchrun(__file__, tmp_path, name)
+        two_processes(__file__, tmp_path, name)
     for setting in SETTINGS:
         whole, resumed = (
             torch.load(tmp_path / f"{name}-{setting}.pt")
