@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
 from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
@@ -131,7 +133,20 @@ def make_dataset(
 
 
 def check_units(hparams: HubertSettings) -> None:
-    """Raise ValueError if the model has other units than its teacher."""
+    """Raise ValueError if the model has other units than its teacher.
+
+    Of units that are there already, if one is beyond those of the model.
+    """
+    if hparams["units_folder"] is not None:
+        for split in ("train", "valid"):
+            store = load_corpus(Path(hparams["units_folder"]) / split)
+            largest = pc.max(pc.list_flatten(store.data["phonetic_units"]))
+            if largest.as_py() >= hparams["units"]:
+                raise ValueError(
+                    f"{hparams['units_folder']} has units up to {largest}, and "
+                    f"units is {hparams['units']}; pass --units"
+                )
+        return
     config = Path(hparams["teacher"]) / "config.json"
     teacher = read_json(config, "train the teacher again")["quantizer"]["units"]
     if teacher != hparams["units"]:

@@ -32,6 +32,7 @@ class TeacherSettings(LoaderSettings):
 
     manifest_folder: str
     teacher: str
+    units_folder: str | None
     shortest_seconds: float
     opt_class: Any
 
@@ -49,7 +50,8 @@ def teacher_units(
     hparams : TeacherSettings
         ``manifest_folder``, ``output_folder``, ``teacher``, the folder of a
         phonetic part, and ``shortest_seconds``: shorter utterances are left
-        out.
+        out. ``units_folder`` holds units that are there already, such as
+        those of `transfer_units`.
     brain : speechbrain.Brain
         Says the device, and whether a debug run wants few utterances.
     split : str
@@ -81,13 +83,19 @@ def teacher_units(
     >>> items = {"a": {"wav": recording, "duration": 2.4}}
     >>> write_manifest(items, tmp / "train.json")
     >>> hparams = {"manifest_folder": tmp, "output_folder": tmp,
-    ...            "teacher": teacher, "shortest_seconds": 0.2}
+    ...            "teacher": teacher, "units_folder": None,
+    ...            "shortest_seconds": 0.2}
     >>> brain = SimpleNamespace(device="cpu", debug=False)
     >>> corpus = teacher_units(hparams, brain, "train")
     >>> corpus[0]["utterance"], len(corpus[0]["phonetic_units"])
     ('a', 59)
     """
-    source = _Chosen(hparams, split, _DEBUG_UTTERANCES if brain.debug else None)
+    most = _DEBUG_UTTERANCES if brain.debug else None
+    if hparams["units_folder"] is not None:
+        corpus = load_corpus(Path(hparams["units_folder"]) / split)
+        durations = np.array(corpus.with_format("numpy")["duration"])
+        return corpus.select(_fitting(durations, hparams, split)[:most])
+    source = _Chosen(hparams, split, most)
     folder = Path(hparams["output_folder"]) / "teacher_units"
     if brain.debug:
         folder = folder / "debug"
@@ -102,17 +110,9 @@ class _Chosen:
     """What the utterances of a split are whose units are learned from."""
 
     def __init__(self, hparams: TeacherSettings, split: str, most: int | None):
-        shortest = hparams["shortest_seconds"]
         self._source = open_source(Path(hparams["manifest_folder"]) / split)
         durations = self._source.durations
-        # Longer ones are tokenized in windows, off the clock of the whole.
-        fitting = (shortest <= durations) & (durations <= WINDOW_SECONDS)
-        self._rows = np.flatnonzero(fitting)[:most]
-        if not len(self._rows):
-            raise ValueError(
-                f"no utterance of {split} is between {shortest} and "
-                f"{WINDOW_SECONDS} s long"
-            )
+        self._rows = _fitting(durations, hparams, split)[:most]
         self.durations = durations[self._rows]
         self.seconds = float(self.durations.sum())
         rows = hashlib.sha256(self._rows.tobytes()).hexdigest()
@@ -127,3 +127,19 @@ class _Chosen:
             name: {k: found[name][k] for k in ("wav", "duration")}
             for name in (names[row] for row in rows - rows[0])
         }
+
+
+def _fitting(
+    durations: np.ndarray, hparams: TeacherSettings, split: str
+) -> np.ndarray:
+    """Return the rows of utterances that are neither too short nor too long."""
+    shortest = hparams["shortest_seconds"]
+    # Longer ones are tokenized in windows, off the clock of the whole.
+    fitting = (shortest <= durations) & (durations <= WINDOW_SECONDS)
+    rows = np.flatnonzero(fitting)
+    if not len(rows):
+        raise ValueError(
+            f"no utterance of {split} is between {shortest} and "
+            f"{WINDOW_SECONDS} s long"
+        )
+    return rows
