@@ -374,14 +374,27 @@ def names_of(rows: datasets.Dataset, key: str) -> list[str]:
 
 
 def load_pretrained(folder: str | Path, vocoder: UnitVocoder) -> None:
-    """Give a vocoder the weights of a trained one, which may lack parts."""
-    state = read_parts(vocoder=folder).states["vocoder"]
-    new = {
-        name: weight
-        for name, weight in vocoder.state_dict().items()
-        if name.startswith(("generator.frames.", "speaker_recognizer."))
-    }
-    load_state(vocoder, new | state, f"{folder} (vocoder)")
+    """Give a vocoder the weights of a trained one, which may lack parts.
+
+    Speakers keep what was learned of them, whatever their numbers; new ones
+    begin as the mean of all that were known.
+    """
+    parts = read_parts(vocoder=folder)
+    state = dict(parts.states["vocoder"])
+    for name, weight in vocoder.state_dict().items():
+        if name.startswith("speaker_recognizer."):
+            state[name] = weight  # learned anew at the end
+        elif name.startswith("generator.frames."):
+            state.setdefault(name, weight)
+    speakers = "embeddings.speaker.weight"
+    if speakers in state and vocoder.speakers:
+        known = dict(
+            zip(parts.arguments["vocoder"]["speakers"], state[speakers])
+        )
+        mean = state[speakers].mean(0)
+        rows = [known.get(name, mean) for name in vocoder.speakers]
+        state[speakers] = torch.stack(rows)
+    load_state(vocoder, state, f"{folder} (vocoder)")
 
 
 def learn_speakers(
