@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,39 @@ def _stretched(envelope: Tensor, factors: Tensor) -> Tensor:
     index = below.long()[..., None].expand(-1, -1, envelope.shape[2])
     low = envelope.gather(1, index)
     return low.lerp(envelope.gather(1, index + 1), share)
+
+
+def change_in_float32(
+    changes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    wavs: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Change waveforms by an augmenter, whatever the training's precision.
+
+    Source of its form: SpeechBrain's `Augmenter`. Under autocast resampling
+    would give bfloat16, of 8 bits, which is not what anybody records.
+
+    Arguments
+    ---------
+    changes : callable
+        Takes and gives waveforms and relative lengths.
+    wavs : Tensor
+        Shape (batch, samples).
+    lengths : Tensor
+        Shape (batch,).
+
+    Example
+    -------
+    >>> shift = RandomChanges({"f": FormantShift(0.8, 1.2)}, {"f": 1.0})
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     changed, _ = change_in_float32(
+    ...         shift, torch.randn(1, 8000), torch.ones(1)
+    ...     )
+    >>> changed.dtype
+    torch.float32
+    """
+    with torch.autocast(wavs.device.type, enabled=False):
+        return changes(wavs.float(), lengths)
 
 
 class RandomChanges(nn.Module):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
+from spiritlm_plugin.lobes.voice_changes import change_in_float32
 from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
 from spiritlm_plugin.utils.files import read_json
@@ -53,7 +54,8 @@ class HubertBrain(TrainingBrain):
         batch = batch.to(self.device)
         wavs, relative = batch.signal
         if stage == sb.Stage.TRAIN and self.hparams.augmenter is not None:
-            wavs, relative = self.hparams.augmenter(wavs, relative)
+            changes = self.hparams.augmenter
+            wavs, relative = change_in_float32(changes, wavs, relative)
         lengths = (relative * wavs.shape[1]).round().long()
         return self.modules.model(wavs, lengths)
 

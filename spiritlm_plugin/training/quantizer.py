@@ -21,6 +21,7 @@ from spiritlm_plugin.lobes.phonetic import (
     PhoneticTokenizer,
     fill_blanks,
 )
+from spiritlm_plugin.lobes.voice_changes import change_in_float32
 from spiritlm_plugin.metrics.units import unit_edit_distance
 from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
@@ -60,7 +61,8 @@ class QuantizerBrain(TrainingBrain):
     ) -> tuple[Tensor, Tensor]:
         """Return the scores of units, and lengths, of changed audio."""
         batch = batch.to(self.device)
-        wavs, relative = self.hparams.augmenter(*batch.signal)
+        changes = self.hparams.augmenter
+        wavs, relative = change_in_float32(changes, *batch.signal)
         lengths = (relative * wavs.shape[1]).round().long()
         with torch.no_grad():
             features, lengths = self.tokenizer.features(wavs, lengths)

@@ -12,7 +12,11 @@ from spiritlm_plugin.lobes.augmentation import (
     PitchShift,
     Telephone,
 )
-from spiritlm_plugin.lobes.voice_changes import FormantShift, RandomChanges
+from spiritlm_plugin.lobes.voice_changes import (
+    FormantShift,
+    RandomChanges,
+    change_in_float32,
+)
 
 RATE = 16000
 
@@ -118,6 +122,31 @@ def test_shares_say_how_many_waveforms_change():
     assert (wavs == 1).all()
     never = RandomChanges({"minus": Minus()}, {"minus": 0.0})
     assert torch.equal(never(wavs)[0], wavs)
+
+
+def test_changes_are_exact_whatever_the_precision_of_a_training():
+    names = ["formants", "pitch", "equalizer", "telephone"]
+    changes = RandomChanges(
+        dict(
+            zip(
+                names,
+                [
+                    FormantShift(0.8, 1.25),
+                    PitchShift([(9, 8), (4, 5)]),
+                    Equalizer(12.0),
+                    Telephone(),
+                ],
+            )
+        ),
+        dict.fromkeys(names, 1.0),
+    )
+    wavs, lengths = 0.1 * torch.randn(2, 8000), torch.ones(2)
+    torch.manual_seed(3)
+    expected, _ = changes(wavs, lengths)
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = change_in_float32(changes, wavs, lengths)
+    assert torch.equal(found, expected)
 
 
 def test_noise_of_speechbrain_is_one_of_them():
