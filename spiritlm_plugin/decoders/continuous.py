@@ -7,7 +7,7 @@ is what it gives alone, but for the rounding of sums of other shapes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, cast
@@ -29,7 +29,7 @@ from spiritlm_plugin.decoders.llama_steps import LlamaSteps, Past
 from spiritlm_plugin.decoders.row_cache import RowCache
 from spiritlm_plugin.decoders.shared_prefix import Group, groups_of_prompts
 from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
-from spiritlm_plugin.lobes.quantized_weights import Int8Linear
+from spiritlm_plugin.lobes.quantized_weights import HalfLinear, Int8Linear
 from spiritlm_plugin.utils.arguments import whole_number
 
 # Tokens of prompts that are read at a time, with padding.
@@ -65,6 +65,7 @@ class _Row:
 
     index: int
     room: int
+    limit: int
     ids: list[int] = field(default_factory=list)
     end_reason: str | None = None
 
@@ -103,7 +104,7 @@ def _part(
     head: nn.Module, outputs: Tensor
 ) -> Callable[[Tensor], Tensor] | None:
     """Return what gives some outputs of a head, if others can be left out."""
-    if isinstance(head, Int8Linear):
+    if isinstance(head, (HalfLinear, Int8Linear)):
         return head.take(outputs)
     if type(head) is not nn.Linear:
         return None
@@ -163,13 +164,15 @@ max_seconds, seconds_of
             seconds_of,
         )
         self.lm = lm
-        self.prompts = prompts
+        self.prompts: Sequence[Sequence[int]] | Mapping[int, list[int]] = prompts
         self.rows = min(whole_number("batch_size", rows), len(prompts))
         shortest = min(map(len, prompts), default=0)
         # No more random numbers are drawn than there can be tokens.
         self.most = min(sampling.max_new_tokens, lm.context - shortest)
         self.max_new_tokens = sampling.max_new_tokens
-        self.seeds = seeds if sampling.temperature > 0 else None
+        self.seeds: Sequence[int] | Mapping[int, int] | None = seeds
+        if not sampling.temperature:
+            self.seeds = None
         self.shaping = warpers(sampling.temperature or 1.0, sampling.top_p)
         self.max_seconds = max_seconds
         self.seconds_of = seconds_of
@@ -177,17 +180,23 @@ max_seconds, seconds_of
         allowed = lm.vocabulary.allowed(output, lm.rows, stop)
         self.scores = AllowedScores(lm, allowed)
 
+    def limit(self, index: int) -> int:
+        """Return how many tokens a prompt gets at most."""
+        return self.max_new_tokens
+
     @torch.inference_mode()
     def __iter__(self) -> Iterator[Piece]:
         """Yield new tokens as they are known, in the order of their making."""
-        for group in groups_of_prompts(self.prompts, _WORTH):
-            yield from _Rows(self, group).run()
+        prompts = cast("Sequence[Sequence[int]]", self.prompts)
+        for group in groups_of_prompts(prompts, _WORTH):
+            rows = min(self.rows, len(group.members))
+            yield from _Rows(self, group, rows).run()
 
 
 class _Rows:
     """The rows that continue prompts of a group, and what is left of these."""
 
-    def __init__(self, task: Continuous, group: Group):
+    def __init__(self, task: Continuous, group: Group, most: int):
         self.task = task
         self.shared = group.shared
         # Those of like length are read together.
@@ -195,7 +204,7 @@ class _Rows:
             sorted(group.members, key=lambda i: -len(task.prompts[i]))
         )
         self.rows: list[_Row] = []
-        most, device = min(task.rows, len(group.members)), task.lm.device
+        device = task.lm.device
         self.most = most
         self.cache = RowCache(most, device)
         # Of each row its last token, where that stands, and how many are new.
@@ -212,15 +221,18 @@ class _Rows:
         if self.shared:
             self._read_shared()
         while self.queue or self.rows:
-            if self.queue and len(self.rows) < self.most:
-                yield from self._look([self._admit()])
-            else:
-                left = min(
-                    min(row.room, self.task.max_new_tokens) - len(row.ids)
-                    for row in self.rows
-                )
-                steps = range(min(left, self.unseen))
-                yield from self._look([self._step() for _ in steps])
+            yield from self.go_on()
+
+    def go_on(self) -> Iterator[Piece]:
+        """Read prompts if there are rows for them; else make a few tokens."""
+        if self.queue and len(self.rows) < self.most:
+            yield from self._look([self._admit()])
+        else:
+            left = min(
+                min(row.room, row.limit) - len(row.ids) for row in self.rows
+            )
+            steps = range(min(left, self.unseen))
+            yield from self._look([self._step() for _ in steps])
 
     def _read_shared(self) -> None:
         """Read what all prompts begin with, some of it at a time."""
@@ -250,7 +262,8 @@ class _Rows:
         hidden, past = task.steps.read(*self._batch(items), self.past)
         self.cache.place(past, [n - self.shared for n in lengths])
         self.rows += [
-            _Row(i, task.lm.context - n) for i, n in zip(chosen, lengths)
+            _Row(i, task.lm.context - n, task.limit(i))
+            for i, n in zip(chosen, lengths)
         ]
         new = slice(begin, len(self.rows))
         self.positions[new] = torch.tensor(lengths, device=self.last.device)
@@ -296,7 +309,7 @@ class _Rows:
             yield Piece(row.index, row.ids[length:], row.end_reason)
         for place in reversed(range(len(self.rows))):
             if self.rows[place].end_reason:
-                self._drop(place)
+                self.drop(place)
 
     def _extend(self, rows: Sequence[_Row], tokens: Sequence[int]) -> None:
         """Add a token to each row that goes on, and say which have ended."""
@@ -314,7 +327,7 @@ class _Rows:
                 row.end_reason = "context_full"
             elif task.max_seconds is not None and count % SECONDS_EVERY == 0:
                 due.setdefault(count, []).append(row)
-            elif count == task.max_new_tokens:
+            elif count == row.limit:
                 row.end_reason = "max_new_tokens"
         for count, spoken in due.items():
             assert task.seconds_of is not None  # as was checked
@@ -322,10 +335,10 @@ class _Rows:
             for row, duration in zip(spoken, seconds.tolist()):
                 if duration >= task.max_seconds:
                     row.end_reason = "max_seconds"
-                elif count == task.max_new_tokens:
+                elif count == row.limit:
                     row.end_reason = "max_new_tokens"
 
-    def _drop(self, place: int) -> None:
+    def drop(self, place: int) -> None:
         """Give up a row; the last one takes its place."""
         self.cache.drop(place)
         for kept in (self.last, self.positions, self.counts, self.numbers):

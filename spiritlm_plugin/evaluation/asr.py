@@ -88,7 +88,7 @@ def evaluate(
     settings = settings_of(hparams, run_opts, lm, items, *draws)
     asked = questions_of(hparams["seed"], items, len(draws))
     make = partial(Transcription, hparams, lm, items, draws)
-    rows = predict(hparams, settings, asked, make)
+    rows = predict(hparams, settings, asked, make, joined=True)
     if rows is not None:
         report(hparams, rows, draws)
 

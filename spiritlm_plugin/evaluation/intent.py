@@ -112,7 +112,7 @@ def evaluate(
     settings = settings_of(hparams, run_opts, lm, items, *draws)
     asked = questions_of(hparams["seed"], items, len(draws))
     make = partial(Classification, hparams, lm, items, draws, labels)
-    rows = predict(hparams, settings, asked, make)
+    rows = predict(hparams, settings, asked, make, joined=True)
     if rows is not None:
         report(hparams, rows, draws, labels)
 

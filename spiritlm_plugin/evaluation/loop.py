@@ -171,6 +171,7 @@ def predict(
     settings: Mapping[str, Any],
     ids: Iterable[str],
     make: Callable[[], Respondent],
+    joined: bool = False,
 ) -> Rows | None:
     """Ask what is not answered yet, and return all answers.
 
@@ -184,6 +185,10 @@ def predict(
         Of what is asked.
     make : callable
         Returns who answers a batch of ids; called if there is anything to ask.
+    joined : bool
+        Whether to ask for several batches at once, of who batches by itself:
+        shots are read once for all of them, and a row whose output has ended
+        makes room for the next. See `Predictions.batches`.
 
     Returns
     -------
@@ -207,7 +212,7 @@ def predict(
     predictions = Predictions(hparams["output_folder"], settings, ids)
     if predictions.missing(size):
         answer = make()
-        for names in predictions.batches(size):
+        for names in predictions.batches(size, joined):
             predictions.add(answer(names))
     return predictions.gather()
 

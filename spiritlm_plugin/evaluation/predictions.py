@@ -20,6 +20,10 @@ from spiritlm_plugin.utils.processes import rank_and_world_size
 
 Rows = dict[str, dict[str, Any]]
 
+# Batches that are asked together where that saves work. More would save little
+# more, and lose more in a kill.
+_JOINED = 8
+
 
 class PredictionsError(ValueError):
     """Predictions that cannot be used."""
@@ -88,21 +92,32 @@ class Predictions:
         """Return the ids that this process is to predict."""
         return [name for batch in self._share(batch_size) for name in batch]
 
-    def batches(self, batch_size: int) -> Iterator[list[str]]:
+    def batches(
+        self, batch_size: int, joined: bool = False
+    ) -> Iterator[list[str]]:
         """Yield the missing ids of this process in batches, with progress.
 
         What is batched together does not depend on the number of processes.
+
+        Arguments
+        ---------
+        batch_size : int
+            Ids of a batch.
+        joined : bool
+            Whether to join batches, eight at a time.
         """
-        share = self._share(batch_size)
+        share, count = self._share(batch_size), _JOINED if joined else 1
         with tqdm(
             total=sum(map(len, share)),
             desc="predicting",
             unit="item",
             disable=self.rank != 0,
         ) as progress:
-            for batch in share:
-                yield batch
-                progress.update(len(batch))
+            while share:
+                names = [name for batch in share[:count] for name in batch]
+                share = share[count:]
+                yield names
+                progress.update(len(names))
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write what was predicted; each row has its ``id``.

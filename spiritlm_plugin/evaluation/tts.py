@@ -142,7 +142,7 @@ def evaluate(
     device = str(run_opts["device"] or infer_device())
     asked = questions_of(hparams["seed"], items, len(draws))
     make = partial(Reading, hparams, lm, items, draws, stop, device)
-    rows = predict(hparams, settings, asked, make)
+    rows = predict(hparams, settings, asked, make, joined=True)
     if rows is not None:
         report(hparams, rows, draws)
 
@@ -202,12 +202,21 @@ class Reading(FewShotTask):
         self, model: Reader, questions: Sequence[Question]
     ) -> Iterator[tuple[Answer, dict[str, Any]]]:
         """Yield what is heard of readings, and in the first draw of originals."""
-        items = [self.items[question.item] for question in questions]
         answers = model(
-            [item["text"] for item in items],
+            [self.items[question.item]["text"] for question in questions],
             [question.seed for question in questions],
             self.hparams["speaker"],
         )
+        size = self.hparams["batch_size"]
+        for begin in range(0, len(answers), size):
+            some = slice(begin, begin + size)
+            yield from self._heard(questions[some], answers[some])
+
+    def _heard(
+        self, questions: Sequence[Question], answers: Sequence[Answer]
+    ) -> Iterator[tuple[Answer, dict[str, Any]]]:
+        """Yield what is heard of a batch."""
+        items = [self.items[question.item] for question in questions]
         made = [answer.generation.wav for answer in answers]
         real = [read_audio(item["wav"]) for item in items]
         heard = listen(self.recognize, made)

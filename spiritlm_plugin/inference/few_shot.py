@@ -78,10 +78,16 @@ class Answer:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def as_speech(lm: InterleavedModel, recordings: Sequence[Any]) -> list[Speech]:
+def as_speech(
+    lm: InterleavedModel, recordings: Sequence[Any], batch_size: int = 16
+) -> list[Speech]:
     """Return recordings, units or `Speech` as speech with units."""
     items = as_list("recordings", recordings, "recordings")
-    return cast("list[Speech]", lm.with_units([[*map(to_speech, items)]])[0])
+    speech = [to_speech(item) for item in items]
+    found: list[Segment] = []
+    for begin in range(0, len(speech), batch_size):
+        found += lm.with_units([speech[begin : begin + batch_size]])[0]
+    return cast("list[Speech]", found)
 
 
 def to_speech(recording: Any) -> Speech:
@@ -242,13 +248,15 @@ class FewShot:
         voice : int, optional
             The speaker; by default the one that each answer sounds like.
         """
-        self.lm.speak(
-            [answer.generation for answer in answers],
-            [prompt.segments for prompt in prompts],
-            [goes_on] * len(prompts),
-            voice,
-            list(seeds),
-        )
+        for begin in range(0, len(answers), self.batch_size):
+            some = slice(begin, begin + self.batch_size)
+            self.lm.speak(
+                [answer.generation for answer in answers[some]],
+                [prompt.segments for prompt in prompts[some]],
+                [goes_on] * len(prompts[some]),
+                voice,
+                list(seeds[some]),
+            )
 
 
 class Transcriber(FewShot):
@@ -295,7 +303,7 @@ class Transcriber(FewShot):
         self, recordings: Sequence[Any], seeds: Sequence[int]
     ) -> list[Answer]:
         """Return the transcripts."""
-        speech = as_speech(self.lm, recordings)
+        speech = as_speech(self.lm, recordings, self.batch_size)
         prompts, generations = self.ask([asr_query(s) for s in speech], seeds)
         answers = []
         for prompt, generation in zip(prompts, generations):
@@ -513,7 +521,7 @@ class Classifier(FewShot):
         self, recordings: Sequence[Any], seeds: Sequence[int]
     ) -> list[Answer]:
         """Return the labels."""
-        speech = as_speech(self.lm, recordings)
+        speech = as_speech(self.lm, recordings, self.batch_size)
         if self.labels is not None:
             return self._choose(speech, self.labels)
         queries = [intent_query(part) for part in speech]

@@ -245,7 +245,7 @@ class LanguageModel(nn.Module):
         Arguments
         ---------
         form : str
-            ``"int8"`` or ``"int4"``; see `quantize_linear_maps`.
+            ``"bf16"``, ``"int8"`` or ``"int4"``; see `quantize_linear_maps`.
 
         Raises
         ------

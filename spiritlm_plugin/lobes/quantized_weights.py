@@ -1,4 +1,4 @@
-"""Linear maps with weights of 8 or 4 bits, for inference.
+"""Linear maps with weights of 16, 8 or 4 bits, for inference.
 
 On a CPU one token at a time is bound by the bytes of the weights, which 8 bits
 make four times fewer than float32. The products are PyTorch's own there, those
@@ -16,14 +16,61 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spiritlm_plugin.lobes.packed_linear import PackedLinear, can_pack
 from spiritlm_plugin.utils.arguments import shown
 
-FORMS = ("int8", "int4")
+FORMS = ("bf16", "int8", "int4")
 # Weights of a row of 4 bits that share a scale and a zero.
 GROUP = 32
 # Rows of a weight that the product of 4 bits takes at a time.
 _INT4_ROWS = 16
 _TINY = 1e-30
+
+
+class HalfLinear(PackedLinear):
+    """A linear map of bfloat16, laid out once where the processor has it.
+
+    Arguments
+    ---------
+    weight : Tensor
+        Is rounded; shape (out, in).
+    bias : Tensor, optional
+        Is rounded; shape (out,).
+
+    Example
+    -------
+    >>> linear = torch.nn.Linear(64, 32)
+    >>> x = torch.randn(2, 64).bfloat16()
+    >>> half = HalfLinear(linear.weight, linear.bias)
+    >>> torch.allclose(half(x), linear.bfloat16()(x), atol=0.01)
+    True
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None):
+        bias = None if bias is None else bias.bfloat16()
+        super().__init__(weight.bfloat16(), bias)
+        self._parts: dict[tuple[int, ...], HalfLinear] = {}
+
+    def take(self, outputs: Tensor) -> HalfLinear:
+        """Return the map to some outputs; it is kept for the next time.
+
+        Example
+        -------
+        >>> half = HalfLinear(torch.randn(32, 64))
+        >>> x = torch.randn(1, 64).bfloat16()
+        >>> few = half.take(torch.tensor([9, 3]))
+        >>> torch.allclose(few(x), half(x)[:, [9, 3]], rtol=0.01)
+        True
+        """
+        key = tuple(outputs.tolist())
+        if key not in self._parts:
+            bias = None if self.bias is None else self.bias[outputs]
+            self._parts[key] = HalfLinear(self.matrix[outputs], bias)
+        return self._parts[key]
+
+    def _set(self, matrix: Tensor) -> None:
+        self._parts.clear()  # of other weights
+        super()._set(matrix)
 
 
 class Int8Linear(nn.Module):
@@ -61,8 +108,8 @@ class Int8Linear(nn.Module):
         if not self.levels:
             raise ValueError(
                 "int8: this build of PyTorch has no products of 8-bit weights "
-                "for this processor (FBGEMM's, x86); leave quantize out, or "
-                'give run_opts={"precision": "bf16"}'
+                "for this processor (FBGEMM's, x86); give bf16, or leave "
+                "quantize out"
             )
         self.columns = weight.shape[1]
         self._parts: dict[tuple[int, ...], Int8Linear] = {}
@@ -177,17 +224,18 @@ def fits_int4(linear: nn.Linear) -> bool:
 def quantize_linear_maps(
     model: nn.Module, form: str, head: nn.Module | None = None
 ) -> None:
-    """Keep the weights of a model's linear maps in 8 or 4 bits, in place.
+    """Keep the weights of a model's linear maps in fewer bits, in place.
 
-    Embeddings, norms and convolutions stay as they are.
+    Embeddings, norms and convolutions stay as they are, but for bfloat16.
 
     Arguments
     ---------
     model : nn.Module
         For inference alone from now on; on a CPU or on CUDA.
     form : str
-        ``"int8"``; or ``"int4"``, which leaves the head and maps of sizes
-        that do not fit with 8 bits.
+        ``"bf16"``, of any model, and of all of its weights; ``"int8"``; or
+        ``"int4"``, which leaves the head and maps of sizes that do not fit
+        with 8 bits.
     head : nn.Module, optional
         The projection to logits. An embedding that is tied to it keeps its
         own weights. On CUDA it stays as it is.
@@ -211,6 +259,9 @@ def quantize_linear_maps(
         raise ValueError(
             f"quantize must be {' or '.join(FORMS)}, got {shown(form)}"
         )
+    if form == "bf16":
+        _halve(model)
+        return
     # Of their own class: others have weights of other kinds.
     maps = {n: m for n, m in model.named_modules() if type(m) is nn.Linear}
     if not any(module is not head for module in maps.values()):
@@ -236,6 +287,20 @@ def quantize_linear_maps(
     for name, module in maps.items():
         kind = Int4Linear if name in short else Int8Linear
         model.set_submodule(name, kind(module.weight, module.bias))
+
+
+def _halve(model: nn.Module) -> None:
+    """Keep all weights in bfloat16, and lay those of linear maps out once."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)  # which would have maps laid out again
+        # Not buffers: rotary embeddings are computed from some in float32.
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.bfloat16()
+    for name, module in list(model.named_modules()):
+        if type(module) is not nn.Linear:
+            continue
+        if module.weight.device.type == "cpu" and can_pack(torch.bfloat16):
+            model.set_submodule(name, HalfLinear(module.weight, module.bias))
 
 
 def _quantize_by_torchao(

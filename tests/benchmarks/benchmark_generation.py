@@ -11,9 +11,7 @@ alike.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,8 +27,14 @@ from spiritlm_plugin.lobes.language_model import (
     LanguageModel,
     new_language_model,
 )
-from spiritlm_plugin.lobes.packed_linear import PackedLinear, can_pack
-from tests.benchmarks.machine import Timing, machine, table, timings
+from tests.benchmarks.machine import (
+    Timing,
+    machine,
+    parsed,
+    parser_of,
+    table,
+    timings,
+)
 
 _UNITS = 501
 _BATCH = 16
@@ -179,19 +183,10 @@ def same(first: Sequence[Decoded], second: Sequence[Decoded]) -> str:
     return f"{sum(equal)} of {len(equal)}"
 
 
-def laid_out(lm: LanguageModel) -> LanguageModel | None:
-    """Return a copy whose weights oneDNN has laid out, where it can."""
-    if lm.device.type != "cpu" or not can_pack(torch.bfloat16):
-        return None
-    lm = deepcopy(lm)
-    PackedLinear.replace_all(lm.model.model)
-    return lm
-
-
-def quantized(lm: LanguageModel) -> LanguageModel | None:
-    """Return the model with weights of 8 bits, where that can be done."""
+def quantized(lm: LanguageModel, form: str) -> LanguageModel | None:
+    """Return the model with weights in a form, where that can be done."""
     try:
-        lm.quantize("int8")
+        lm.quantize(form)
     except (ValueError, ImportError):
         return None
     return lm
@@ -222,8 +217,10 @@ class Benchmark:
         forms = {
             "float32": self.lm,
             "bfloat16": half,
-            "bfloat16, laid out once": laid_out(half),
-            "int8": quantized(build(settings, torch.float32)),
+            **{
+                form: quantized(build(settings, torch.float32), form)
+                for form in ("bf16", "int8")
+            },
         }
         runs = {
             "plain": partial(plainly, self.lm, *arguments),
@@ -332,34 +329,15 @@ def report(settings: Settings, command: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.benchmark_generation",
-        description="Measure the speed of generation and print it as Markdown.",
+    parser = parser_of(
+        "benchmark_generation", "the speed of generation", Settings.repeats
     )
     parser.add_argument("--items", type=int, default=Settings.items)
-    parser.add_argument("--repeats", type=int, default=Settings.repeats)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default=Settings.device)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="run everything once with a tiny model; the times are no "
-        "measurement",
-    )
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    options, command = parsed(parser, arguments)
     settings = Settings(items=options.items, repeats=options.repeats)
     if options.quick:
         settings = QUICK
-    settings = replace(settings, device=options.device)
-    command = f"{parser.prog} --threads {options.threads}"
-    command += f" --device {options.device}"
-    command += (
-        " --quick"
-        if options.quick
-        else f" --items {options.items} --repeats {options.repeats}"
-    )
-    print(report(settings, command))
+    print(report(replace(settings, device=options.device), command))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ least of them.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ from tests.benchmarks.machine import (
     Contenders,
     Timing,
     machine,
+    parsed,
+    parser_of,
     recordings,
     table,
     timings,
@@ -313,22 +314,11 @@ def quick_settings(device: str = "cpu") -> Settings:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.benchmark_inference",
-        description="Measure the speed of inference and print it as Markdown.",
+    parser = parser_of(
+        "benchmark_inference", "the speed of inference", Settings.repeats
     )
     parser.add_argument("--seconds", type=float, default=Settings.seconds)
-    parser.add_argument("--repeats", type=int, default=Settings.repeats)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default=Settings.device)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="run everything once with a tiny model on a second of audio; "
-        "the times are no measurement",
-    )
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    options, command = parsed(parser, arguments)
     settings = Settings(
         seconds=options.seconds,
         repeats=options.repeats,
@@ -336,13 +326,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     if options.quick:
         settings = quick_settings(options.device)
-    command = f"{parser.prog} --threads {options.threads}"
-    command += f" --device {options.device}"
-    command += (
-        " --quick"
-        if options.quick
-        else f" --seconds {options.seconds:g} --repeats {options.repeats}"
-    )
     print(report(settings, command))
 
 

@@ -8,12 +8,10 @@ release does, and ``in windows`` what its YAML says.
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.units.units import WINDOW_SECONDS
@@ -21,6 +19,8 @@ from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
 from tests.benchmarks.machine import (
     Timing,
     machine,
+    parsed,
+    parser_of,
     recordings,
     table,
     timings,
@@ -126,33 +126,22 @@ def report(settings: Settings, command: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.benchmark_long_audio",
-        description="Measure the cost of long audio and print it as Markdown.",
+    parser = parser_of(
+        "benchmark_long_audio", "the cost of long audio", Settings.repeats
     )
-    parser.add_argument("--device", default=Settings.device)
     parser.add_argument("--window-seconds", type=float)
-    parser.add_argument("--repeats", type=int, default=Settings.repeats)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="run a tiny model; the times are no measurement",
+    options, command = parsed(parser, arguments)
+    settings = Settings(
+        window_seconds=options.window_seconds,
+        repeats=options.repeats,
+        device=options.device,
     )
-    options = vars(parser.parse_args(arguments))
-    torch.set_num_threads(options["threads"])
-    shown = " ".join(
-        f"--{name.replace('_', '-')} {value}"
-        for name, value in options.items()
-        if name != "quick" and value is not None
-    )
-    quick = options.pop("quick")
-    del options["threads"]
-    if quick:
-        shown += " --quick"
+    if options.quick:
         tiny = HPARAMS / "spiritlm_expressive_tiny.yaml"
-        options |= {"hparams_file": tiny, "lengths": (30.0,), "short": 3.0}
-    print(report(Settings(**options), f"{parser.prog} {shown}"))
+        settings = replace(
+            settings, hparams_file=tiny, lengths=(30.0,), short=3.0
+        )
+    print(report(settings, command))
 
 
 if __name__ == "__main__":

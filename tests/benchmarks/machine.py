@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -109,6 +110,51 @@ def synchronize() -> None:
     """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def parser_of(
+    name: str, measured: str, repeats: int
+) -> argparse.ArgumentParser:
+    """Return what reads the arguments that benchmarks have in common.
+
+    Arguments
+    ---------
+    name : str
+        Of the module.
+    measured : str
+        As in "the speed of generation".
+    repeats : int
+        Runs of each measurement, if nothing else is asked.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tests.benchmarks.{name}",
+        description=f"Measure {measured} and print it as Markdown.",
+    )
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="run everything once with a tiny model; the times are no "
+        "measurement",
+    )
+    return parser
+
+
+def parsed(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, str]:
+    """Read arguments; return them, and the command that repeats the run."""
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    words = [parser.prog]
+    for name, value in vars(options).items():
+        if name == "quick":
+            words += ["--quick"] if value else []
+        elif value is not None:
+            words += [f"--{name.replace('_', '-')}", f"{value}"]
+    return options, " ".join(words)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,5 +1,6 @@
 """Predictions that survive, and what the evaluation recipes share."""
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -302,6 +303,33 @@ def test_who_answers_is_made_if_there_is_anything_to_ask(tmp_path):
         assert list(rows) == IDS
     assert made == [True]
     assert asked == [IDS[:4], IDS[4:8], IDS[8:]]
+
+
+def ask_jointly(folder, ids, fail_after=None):
+    """Return what is asked together, and the rows, of two ids a batch."""
+    hparams, asked = {"output_folder": str(folder), "batch_size": 2}, []
+
+    def answer(names):
+        if len(asked) == fail_after:
+            raise KeyboardInterrupt
+        asked.append(names)
+        return [{"id": name, "text": name.upper()} for name in names]
+
+    rows = None
+    with contextlib.suppress(KeyboardInterrupt):
+        rows = evaluation.predict(
+            hparams, SETTINGS, ids, lambda: answer, joined=True
+        )
+    return asked, rows
+
+
+def test_batches_are_joined(tmp_path):
+    ids = [f"utterance{i}" for i in range(40)]
+    asked, rows = ask_jointly(tmp_path, ids, fail_after=1)
+    assert asked == [ids[:16]] and rows is None
+    asked, rows = ask_jointly(tmp_path, ids)  # what was answered is kept
+    assert asked == [ids[16:32], ids[32:]]
+    assert [row["text"] for row in rows.values()] == [i.upper() for i in ids]
 
 
 def test_what_decides_about_answers(monkeypatch):

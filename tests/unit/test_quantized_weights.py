@@ -1,5 +1,6 @@
 """Tests of ``spiritlm_plugin.lobes.quantized_weights``, and how users ask for it."""
 
+import copy
 import re
 import sys
 import types
@@ -22,9 +23,14 @@ from spiritlm_plugin.evaluation.loop import (
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.inference.run_options import quantize, split_run_opts
 from spiritlm_plugin.lobes import quantized_weights
-from spiritlm_plugin.lobes.language_model import new_language_model
+from spiritlm_plugin.lobes.language_model import (
+    load_language_model,
+    new_language_model,
+)
+from spiritlm_plugin.lobes.packed_linear import can_pack
 from spiritlm_plugin.lobes.quantized_weights import (
     GROUP,
+    HalfLinear,
     Int4Linear,
     Int8Linear,
     fits_int4,
@@ -168,9 +174,60 @@ def test_a_language_model(vocabulary, form, tied):
     assert together[1].ids.tolist() == alone[0].ids.tolist()
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_bfloat16_is_that_of_a_model_loaded_in_it(
+    vocabulary, tied, laid_out, monkeypatch, tmp_path
+):
+    if not laid_out:  # as where the processor has no bfloat16
+        monkeypatch.setattr(quantized_weights, "can_pack", lambda _: False)
+    lm = make_lm(vocabulary, tie_word_embeddings=tied)
+    lm.save(tmp_path)
+    plain = load_language_model(tmp_path, "bfloat16")
+    lm.quantize("bf16")
+    half = laid_out and can_pack(torch.bfloat16)
+    kind = HalfLinear if half else nn.Linear
+    assert type(lm.model.get_output_embeddings()) is kind
+    frequencies = lm.model.model.rotary_emb.inv_freq
+    assert frequencies.dtype == torch.float32
+    assert digest_weights(lm) == digest_weights(plain)
+    ids = torch.tensor([vocabulary.encode([("text", "the cat sat")])])
+    expected = plain(ids).float()
+    scale = expected.abs().max()
+    for model in (lm, copy.deepcopy(lm)):
+        found = model(ids)
+        assert found.dtype == torch.bfloat16
+        assert ((found.float() - expected).abs() <= 0.02 * scale).all()
+    outputs = [
+        TransformersEngine(model).decode(ids.tolist(), "text", 9, temperature=0)
+        for model in (lm, plain)
+    ]
+    if not half:  # the same sums, in the same order
+        assert outputs[0][0].ids.tolist() == outputs[1][0].ids.tolist()
+
+
+def test_a_part_of_a_map_of_bfloat16_follows_its_weights():
+    linear, other = (make_map(64, 32, True, seed) for seed in (0, 1))
+    few, x = torch.tensor([9, 3]), torch.randn(2, 64).bfloat16()
+    half = HalfLinear(linear.weight, linear.bias)
+    for weights in (linear, other):
+        half.load_state_dict(weights.bfloat16().state_dict())
+        part = half.take(few)
+        assert part is half.take(few)
+        assert torch.allclose(part(x), half(x)[:, few], rtol=0.02, atol=0.02)
+
+
+def test_bfloat16_takes_any_model(vocabulary):
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2}
+    lm = new_language_model({"model_type": "gpt2", **sizes}, vocabulary)
+    lm.quantize("bf16")
+    assert lm(torch.tensor([[1, 2]])).dtype == torch.bfloat16
+
+
 def test_what_a_quantized_language_model_does_not_do(vocabulary, tmp_path):
     lm = make_lm(vocabulary)
-    with pytest.raises(ValueError, match="int8 or int4, got 'int2'"):
+    with pytest.raises(ValueError, match="bf16 or int8 or int4, got 'int2'"):
         lm.quantize("int2")
     lm.quantize("int8")
     with pytest.raises(ValueError, match="quantized to int8; load it again"):
