@@ -4,7 +4,8 @@
     python tinyspeech_prepare.py FOLDER --size small
 
 The sentences come from a grammar, of English or, by ``--language es``, of
-Spanish, the sound from eSpeak NG (package espeakng-loader). A run that was stopped goes on where it was.
+Spanish; the sound from eSpeak NG (package espeakng-loader) and, by ``--voices``,
+from Piper, Flite and Festival. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from tinyspeech.corpus import (
     plan,
     text_lines,
 )
-from tinyspeech.language import LANGUAGES, Language, load_language
+from tinyspeech.engines import MissingEngineError, load_engine
+from tinyspeech.language import LANGUAGES, VOICES, Language, load_language
 from tinyspeech.synthesis import SAMPLE_RATE, record
 
 SHARD = 200
@@ -47,6 +49,7 @@ def prepare_tinyspeech(
     jobs: int | None = None,
     speakers: str = "",
     language: str = "en",
+    voices: str = "espeak",
 ) -> dict:
     """Make the corpus, or finish one that was begun.
 
@@ -62,9 +65,13 @@ def prepare_tinyspeech(
         Processes; None for one per core.
     speakers : str
         Names of voices, with commas between them, that speak all of it; empty
-        for six voices, and a seventh in ``test_unseen_voice``.
+        for those of ``voices``.
     language : str
         "en" or "es".
+    voices : str
+        "espeak" for six voices, and a seventh in ``test_unseen_voice``;
+        "natural" for five of other engines instead of the six, and two held
+        out in ``test_unseen_natural``; or "all".
 
     Returns
     -------
@@ -76,6 +83,8 @@ def prepare_tinyspeech(
     ValueError
         If the folder holds a corpus of other settings, or if there is no such
         voice or language.
+    MissingEngineError
+        If an engine that is needed is not installed.
     """
     folder = Path(folder)
     names = _voices(speakers, load_language(language))
@@ -84,10 +93,13 @@ def prepare_tinyspeech(
         wanted["speakers"] = names
     if language != "en":
         wanted["language"] = language
+    if voices != "espeak":
+        wanted["voices"] = voices
+    manifests = plan(size, seed, language, names, voices)
+    _find_engines(manifests, load_language(language))
     _claim(folder, wanted)
     if (folder / "stats.json").exists():
         return json.loads((folder / "stats.json").read_text("utf-8"))
-    manifests = plan(size, seed, language, names)
     shards = {
         f"{name}_{start // SHARD:03d}": utterances[start : start + SHARD]
         for name, utterances in manifests.items()
@@ -115,6 +127,20 @@ def _voices(names: str, language: Language) -> list[str]:
                 f"no voice {name!r}; there are {', '.join(language.voices)}"
             )
     return chosen
+
+
+def _find_engines(
+    manifests: dict[str, list[Utterance]], language: Language
+) -> None:
+    """Load each engine once, in a process that ends."""
+    names = {u.speaker for found in manifests.values() for u in found}
+    engines = sorted({language.voices[name].engine for name in names})
+    with multiprocessing.Pool(1) as pool:
+        pool.map(_load, engines)
+
+
+def _load(engine: str) -> None:
+    load_engine(engine)
 
 
 def _claim(folder: Path, wanted: dict) -> None:
@@ -265,8 +291,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--speakers",
         default="",
-        help="voices that speak all of it, as anna,gus (default: six, and "
-        "another one in test_unseen_voice)",
+        help="voices that speak all of it, as anna,gus (default: those of "
+        "--voices)",
+    )
+    parser.add_argument(
+        "--voices",
+        choices=list(VOICES),
+        default="espeak",
+        help="espeak: six, and another one in test_unseen_voice; natural: "
+        "five\nof Piper, Flite and Festival, and slt in "
+        "test_unseen_natural;\nall: both (default: %(default)s)",
     )
     parser.add_argument(
         "--language",
@@ -277,7 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         stats = prepare_tinyspeech(**vars(options))
-    except ValueError as error:
+    except (ValueError, MissingEngineError) as error:
         parser.error(str(error))
     for name, numbers in stats.items():
         hours, count = numbers["hours"], numbers["utterances"]

@@ -11,7 +11,7 @@ from random import Random
 from .language import load_language
 from .pairs import nonwords, sentence_pair
 from .stories import Story
-from .synthesis import STYLES
+from .styles import STYLES
 from .templates import transcript
 
 # Utterances of each kind; stories and pairs count once, not per ending.
@@ -116,7 +116,11 @@ def share_of(text: str) -> str:
 
 
 def plan(
-    size: str, seed: int, language: str = "en", speakers: Sequence[str] = ()
+    size: str,
+    seed: int,
+    language: str = "en",
+    speakers: Sequence[str] = (),
+    voices: str = "espeak",
 ) -> dict[str, list[Utterance]]:
     """Return the utterances of every manifest.
 
@@ -129,19 +133,30 @@ def plan(
     language : str
         Of `LANGUAGES`.
     speakers : sequence of str
-        Who speaks all of it; none for the voices of each manifest.
+        Who speaks all of it; none for those of ``voices``.
+    voices : str
+        Of `VOICES`; the texts are the same whoever speaks.
     """
     used: set[str] = set()
+    cast = load_language(language).cast(voices)
+    sizes = dict(SIZES[size])
+    del sizes["text"]
+    if not speakers and "test_unseen_natural" in cast:
+        sizes["test_unseen_natural"] = sizes["test_unseen_voice"]
+
+    def who(manifest: str) -> list[str]:
+        return list(speakers or cast.get(manifest, cast[""]))
+
     return {
         manifest: [
             utterance
             for kind, count in kinds.items()
             for utterance in _KINDS[kind](
-                _Draw(manifest, kind, seed, used, language, speakers), count
+                _Draw(manifest, kind, seed, used, language, who(manifest)),
+                count,
             )
         ]
-        for manifest, kinds in SIZES[size].items()
-        if manifest != "text"
+        for manifest, kinds in sizes.items()
     }
 
 
@@ -197,15 +212,12 @@ class _Draw:
         seed: int,
         used: set[str],
         language: str,
-        speakers: Sequence[str],
+        speakers: list[str],
     ):
         self.manifest, self.kind, self.seed = manifest, kind, seed
         self.used, self.code = used, language
         self.language = load_language(language)
-        unseen = manifest == "test_unseen_voice"
-        world = self.language
-        known = world.unseen_speaker if unseen else world.speakers
-        self.speakers = list(speakers or known)
+        self.speakers = speakers
         self.share = manifest.split("_")[0]
 
     def rng(self, index: int) -> Random:
@@ -226,14 +238,15 @@ class _Draw:
     ) -> Utterance:
         """Give sentences a voice and a style, all of them equally often."""
         name = f"{self.manifest}_{self.kind}_{index:05d}"
-        voices = len(self.speakers)
-        styles = list(STYLES)
+        voices, styles = len(self.speakers), list(STYLES)
+        turn, place = divmod(index, voices)
+        step = (voices + 1) % len(styles) or 1  # else a voice has one style
         defaults = {
             "name": f"{name}_{ending}" if ending else name,
             "kind": "story" if self.kind == "cloze" else self.kind,
             "sentences": sentences,
-            "speaker": self.speakers[index % voices],
-            "style": styles[(index + index // voices) % len(styles)],
+            "speaker": self.speakers[place],
+            "style": styles[(place + step * turn) % len(styles)],
             "key": f"{self.seed} {name}",
         }
         return Utterance(**(defaults | rest))

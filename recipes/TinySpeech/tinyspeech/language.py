@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from random import Random
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from .stories import Story
 
 LANGUAGES = {"en": "english", "es": "spanish"}
+VOICES = ("espeak", "natural", "all")
 
 Intent = tuple[str, str, str]
 
@@ -27,10 +28,11 @@ class Sentences(Protocol):
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice of eSpeak NG with a variant, and a shift of its pitch."""
+    """A voice as its engine names it, and a shift of its pitch."""
 
     name: str
     shift: int = 0
+    engine: str = "espeak"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ class Language:
         What eSpeak tells apart by the dialect or the stress, to one phone.
     more_words : collection of str
         Words that are not said, and are no non-words either.
+    natural_speakers, unseen_natural : mapping of str to Voice
+        The same of other engines than eSpeak.
     """
 
     grammar: type[Sentences]
@@ -79,11 +83,56 @@ class Language:
     unseen_speaker: Mapping[str, Voice]
     same_phones: Mapping[str, str]
     more_words: Collection[str] = ()
+    natural_speakers: Mapping[str, Voice] = field(default_factory=dict)
+    unseen_natural: Mapping[str, Voice] = field(default_factory=dict)
 
     @property
     def voices(self) -> dict[str, Voice]:
         """All speakers."""
-        return {**self.speakers, **self.unseen_speaker}
+        return {
+            **self.speakers,
+            **self.unseen_speaker,
+            **self.natural_speakers,
+            **self.unseen_natural,
+        }
+
+    def cast(self, voices: str) -> dict[str, dict[str, Voice]]:
+        """Return who speaks in training, and in the manifests of others.
+
+        Arguments
+        ---------
+        voices : str
+            Of `VOICES`.
+
+        Returns
+        -------
+        dict
+            From "" to the speakers of all manifests but those that it names.
+
+        Raises
+        ------
+        ValueError
+            If there are no such voices in this language.
+
+        Example
+        -------
+        >>> cast = load_language("en").cast("natural")
+        >>> {manifest: list(speakers) for manifest, speakers in cast.items()}
+        {'': ['joe', 'rms', 'awb', 'kal16', 'ked'], 'test_unseen_voice': \
+['gus'], 'test_unseen_natural': ['slt', 'slt_hts']}
+        """
+        if voices not in VOICES:
+            raise ValueError(
+                f"no voices {voices!r}; there are {', '.join(VOICES)}"
+            )
+        unseen = {"test_unseen_voice": dict(self.unseen_speaker)}
+        if voices == "espeak":
+            return {"": dict(self.speakers), **unseen}
+        if not self.natural_speakers:
+            raise ValueError("this language has voices of eSpeak only")
+        unseen["test_unseen_natural"] = dict(self.unseen_natural)
+        others = {} if voices == "natural" else self.speakers
+        return {"": {**others, **self.natural_speakers}, **unseen}
 
 
 def load_language(code: str) -> Language:

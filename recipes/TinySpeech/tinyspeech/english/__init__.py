@@ -25,6 +25,18 @@ LANGUAGE = Language(
         "finn": Voice("gmw/en-US+rob"),
     },
     unseen_speaker={"gus": Voice("gmw/en-US+m8")},
+    natural_speakers={
+        "joe": Voice("joe", engine="piper"),
+        "rms": Voice("rms", engine="flite"),
+        "awb": Voice("awb", engine="flite"),
+        "kal16": Voice("kal16", engine="flite"),
+        "ked": Voice("ked_diphone", engine="festival"),
+    },
+    # One person, by two engines.
+    unseen_natural={
+        "slt": Voice("slt", engine="flite"),
+        "slt_hts": Voice("cmu_us_slt_arctic_hts", engine="festival"),
+    },
     same_phones={
         "ᵻ": "ɪ",
         "ɐ": "ə",
