@@ -78,6 +78,7 @@ class Commands:
         self.monkeypatch = monkeypatch
         self.folders = [page.parent, ROOT]
         self.programs = {
+            "apt-get": self.install_packages,
             "cd": self.change_folder,
             "docker": self.docker,
             "export": lambda arguments: None,
@@ -126,6 +127,10 @@ class Commands:
         for argument in arguments[1:]:
             for names in re.findall(r"^\.\[(.*)\]$", argument):
                 assert {*names.split(",")} <= {*extras}, argument
+
+    def install_packages(self, arguments: list[str]) -> None:
+        """Packages of Debian, whose names only Debian knows."""
+        assert arguments[0] in ("install", "download"), arguments
 
     def docker(self, arguments: list[str]) -> None:
         """Take what runs in the container for a command of the repository."""
