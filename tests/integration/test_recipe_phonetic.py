@@ -123,6 +123,19 @@ def train_hubert(manifests, teacher, folder, epochs=2, units=UNITS, *options):
     )
 
 
+def test_a_hubert_gives_the_units_that_were_there(results, manifests, tmp_path):
+    """And more units than it has are refused."""
+    units = f"--units_folder={results / 'hubert' / 'teacher_units'}"
+    train_hubert(manifests, tmp_path / "none", tmp_path, 1, UNITS, units)
+    tokenizer = load_tokenizer(tmp_path / "phonetic")
+    assert tokenizer.phonetic.quantizer.units == UNITS
+    [found] = tokenizer([torch.randn(16000) / 10])
+    assert len(found.phonetic) == 24 and int(found.phonetic.max()) < UNITS
+    train_quantizer(manifests, results / "kmeans", tmp_path / "linear", units)
+    with pytest.raises(ValueError, match="pass --units"):
+        train_hubert(manifests, tmp_path / "none", tmp_path / "x", 1, 2, units)
+
+
 def test_what_cannot_be_used_is_named_and_nothing_else_lost(
     results, manifests, tmp_path
 ):
