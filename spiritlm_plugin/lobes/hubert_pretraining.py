@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import HubertConfig, HubertModel
 
 from spiritlm_plugin.lobes.masking import frame_mask
-from spiritlm_plugin.lobes.phonetic import LinearQuantizer, PhoneticTokenizer
 from spiritlm_plugin.lobes.speech_encoder import SpeechEncoder
 
 # What a part has to know of a HuBERT; the rest matters in training only.
@@ -30,8 +27,6 @@ _ARGUMENTS = (
     "num_conv_pos_embeddings",
     "num_conv_pos_embedding_groups",
 )
-# Score of what is never chosen, within the range of float16.
-_NEVER = -6e4
 
 
 class MaskedUnitPrediction(nn.Module):
@@ -145,47 +140,6 @@ class MaskedUnitPrediction(nn.Module):
         return scores, lengths, masked, heard.square().mean()
 
 
-def head_quantizer(model: MaskedUnitPrediction) -> LinearQuantizer:
-    """Return a quantizer that gives the likeliest units of a trained HuBERT.
-
-    For a HuBERT whose teacher's units are to be its own. The three linear
-    layers are those of the head, exactly: a rectifier that leaks lets all
-    through to who has a number and its negative.
-
-    Example
-    -------
-    >>> model = MaskedUnitPrediction(
-    ...     {"hidden_size": 16, "num_hidden_layers": 1,
-    ...      "num_attention_heads": 2},
-    ...     units=50, projection_dim=8, mask_probability=0.0, mask_length=1,
-    ... ).eval()
-    >>> wavs, lengths = torch.randn(1, 8000), torch.tensor([8000])
-    >>> scores, lengths, *_ = model(wavs, lengths)
-    >>> features, _ = model.encoder(wavs, torch.tensor([8000]))
-    >>> units = head_quantizer(model)(features, lengths)
-    >>> torch.equal(units, scores.argmax(-1))
-    True
-    """
-    dim, width = model.projection.weight.shape
-    units = F.normalize(model.embeddings.detach(), dim=-1)
-    quantizer = LinearQuantizer(width, len(units), (2 * dim, 2 * dim))
-    first, leak, second, _, last = quantizer.layers
-    # Of a number and its negative, either side of the rectifier.
-    both = torch.eye(dim).repeat(1, 2)
-    both[:, dim:].neg_()
-    both /= 1 + leak.negative_slope
-    projection = model.projection
-    with torch.no_grad():
-        first.weight.copy_(torch.cat([projection.weight, -projection.weight]))
-        first.bias.copy_(torch.cat([projection.bias, -projection.bias]))
-        second.weight.copy_(torch.cat([both, -both]))
-        second.bias.zero_()
-        last.weight.copy_(F.pad(units @ both, (0, 0, 0, 1)))
-        last.bias.zero_()
-        last.bias[-1] = _NEVER  # the blank
-    return quantizer
-
-
 def _scale_gradient(features: Tensor, factor: float) -> Tensor:
     """Return the same features; their gradient is multiplied by a factor."""
     if factor == 1.0:
@@ -256,51 +210,3 @@ def hubert_arguments(config: HubertConfig, layer: int) -> dict:
         )
     arguments = {name: getattr(config, name) for name in _ARGUMENTS}
     return arguments | {"num_hidden_layers": layer}
-
-
-def own_tokenizer(
-    model: MaskedUnitPrediction, window_seconds: float | None
-) -> tuple[PhoneticTokenizer, dict[str, Any]]:
-    """Return a tokenizer that gives a HuBERT's likeliest units.
-
-    Arguments
-    ---------
-    model : MaskedUnitPrediction
-        Trained; its encoder becomes the tokenizer's.
-    window_seconds : float, optional
-        As of `PhoneticTokenizer`.
-
-    Returns
-    -------
-    tokenizer : PhoneticTokenizer
-    arguments : dict
-        As of a phonetic part.
-
-    Example
-    -------
-    >>> model = MaskedUnitPrediction(
-    ...     {"hidden_size": 16, "num_hidden_layers": 1,
-    ...      "num_attention_heads": 2},
-    ...     units=50, projection_dim=8, mask_probability=0.0, mask_length=1,
-    ... )
-    >>> tokenizer, arguments = own_tokenizer(model, window_seconds=20.5)
-    >>> arguments["quantizer"]
-    {'input_dim': 16, 'units': 50, 'hidden_dims': [16, 16]}
-    """
-    quantizer = head_quantizer(model)
-    first, _, second, _, last = quantizer.layers
-    config = model.encoder.model.config
-    arguments = {
-        "hubert": hubert_arguments(config, config.num_hidden_layers),
-        "quantizer": {
-            "input_dim": first.in_features,
-            "units": last.out_features - 1,
-            "hidden_dims": [first.out_features, second.out_features],
-        },
-        "normalize": model.encoder.normalize_eps is not None,
-        "pool": 1,
-        "window_seconds": window_seconds,
-    }
-    tokenizer = PhoneticTokenizer(**arguments | {"quantizer": quantizer})
-    tokenizer.encoder = model.encoder
-    return tokenizer, arguments

@@ -17,11 +17,6 @@ from torch.nn import functional as F
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
-from spiritlm_plugin.integrations.parts import save_part
-from spiritlm_plugin.lobes.hubert_pretraining import (
-    MaskedUnitPrediction,
-    own_tokenizer,
-)
 from spiritlm_plugin.lobes.voice_changes import change_in_float32
 from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
@@ -39,7 +34,6 @@ class HubertSettings(TeacherSettings):
     heard_weight: float
     penalty_weight: float
     augmenter: Any
-    window_seconds: float | None
 
 
 class HubertBrain(TrainingBrain):
@@ -162,16 +156,3 @@ def check_units(hparams: HubertSettings) -> None:
             f"the teacher in {hparams['teacher']} has {teacher} units, and "
             f"units is {hparams['units']}; pass --units {teacher}"
         )
-
-
-def save(hparams: HubertSettings, model: MaskedUnitPrediction) -> None:
-    """Write a trained HuBERT as a folder of transformers.
-
-    Where its units were there already, the tokenizer that gives them is
-    written beside it, as a phonetic part.
-    """
-    folder = Path(hparams["output_folder"])
-    model.encoder.model.save_pretrained(folder / "hubert")
-    if hparams["units_folder"] is not None:
-        tokenizer, part = own_tokenizer(model, hparams["window_seconds"])
-        save_part(folder / "phonetic", part, tokenizer)

@@ -7,10 +7,10 @@ where its input is masked:
     python train_hubert.py hparams/hubert.yaml --manifest_folder DIR \
         --teacher DIR
 
-Writes the HuBERT as a folder of transformers, <output_folder>/hubert. With
---units_folder, units that a tokenizer is to give, it writes this tokenizer, too: the
-phonetic part <output_folder>/phonetic.
+Writes the HuBERT as a folder of transformers, <output_folder>/hubert.
 """
+
+from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process
 
@@ -19,7 +19,6 @@ from spiritlm_plugin.training.hubert import (
     HubertSettings,
     check_units,
     make_dataset,
-    save,
 )
 from spiritlm_plugin.training.trainer import train, unwrap
 from spiritlm_plugin.utils.recipes import load_recipe, run
@@ -39,7 +38,8 @@ def main(arguments):
     train(brain, hparams, *data)
     hparams["checkpointer"].recover_if_possible(min_key="loss")
     if if_main_process():
-        save(hparams, unwrap(brain.modules.model))
+        hubert = unwrap(brain.modules.model).encoder.model
+        hubert.save_pretrained(Path(hparams["output_folder"]) / "hubert")
 
 
 if __name__ == "__main__":
