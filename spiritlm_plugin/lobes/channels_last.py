@@ -1,9 +1,10 @@
-"""Convolutions in the layout that is fast on a CPU.
+"""Convolutions of activations whose channels are last in memory.
 
-A 1-D convolution over (batch, channels, time) runs at about half the speed
-of the same convolution in two dimensions, with a height of one and the
-channels last in memory. The arithmetic is the same. Activations have the shape
-(batch, channels, 1, time).
+A 1-D convolution runs as one in two dimensions with a height of one. On some
+processors PyTorch takes half of the time for that; on those with AVX-512 about
+the same, and packed weights, matrix products and norms read this layout as it
+is. The arithmetic is the same. Activations have the shape (batch, channels, 1,
+time).
 """
 
 from __future__ import annotations
@@ -22,31 +23,6 @@ def to_channels_last(x: Tensor) -> Tensor:
     torch.Size([2, 3, 1, 5])
     """
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-
-
-def conv1d(
-    channels_in: int,
-    channels_out: int,
-    kernel: int,
-    stride: int = 1,
-    dilation: int = 1,
-    padding: int = 0,
-) -> nn.Conv2d:
-    """Return a 1-D convolution for such activations, padded with zeros.
-
-    Example
-    -------
-    >>> conv1d(3, 4, 5, padding=2)(torch.randn(1, 3, 1, 9)).shape
-    torch.Size([1, 4, 1, 9])
-    """
-    return nn.Conv2d(
-        channels_in,
-        channels_out,
-        (1, kernel),
-        (1, stride),
-        (0, padding),
-        (1, dilation),
-    )
 
 
 def run_conv1d(conv: nn.Conv1d, x: Tensor) -> Tensor:

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _ONEDNN = torch.ops.mkldnn
+_INTEGERS = torch.ops.onednn
 # About as many rows as there will be; with others it costs little more.
 _ROWS = 512
 _MOST = 127  # of an integer of 8 bits
+_MIDDLE = 128  # of one without a sign; with signs there is no quick product
 _LEAST = 1e-20  # of a scale, which is divided by
 
 
@@ -99,28 +101,31 @@ def can_quantize() -> bool:
     True
     """
     generator = torch.Generator().manual_seed(0)
-    x, weight = (
-        torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8)
-        for shape in ((40, 64), (64, 32))
+    x, matrix = (
+        torch.randint(-_MOST, _MOST + 1, shape, generator=generator)
+        for shape in ((40, 64), (32, 64))
     )
+    matrix[:, 0], x[:, :2] = _MOST, torch.tensor([_MOST, -_MOST])
     try:
         if not torch.cpu._is_vnni_supported():
             return False
-        found = torch._int_mm(x, weight)
+        # Scales of 1, so that nothing is rounded.
+        found = _Integers.of(matrix).multiply(x.float(), None, False)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    return torch.equal(found.long(), x.long() @ weight.long())
+    return torch.equal(found.long(), x @ matrix.T)
 
 
 class _Integers(NamedTuple):
-    """Weights of 8 bits, with a scale for each output.
+    """Weights of 8 bits, laid out by oneDNN, with a scale for each output.
 
     What they multiply is brought to 8 bits row by row, between the row's least
     and largest number, so that no row depends on the others.
     """
 
-    weight: Tensor  # (in, out)
+    weight: Tensor
     scales: Tensor  # (out,)
+    zeros: Tensor  # (out,)
     sums: Tensor  # of what the weights stand for, (out,)
 
     @classmethod
@@ -129,23 +134,41 @@ class _Integers(NamedTuple):
         scales = matrix.abs().amax(1).clamp(min=_LEAST) / _MOST
         integers = (matrix / scales[:, None]).round_().to(torch.int8)
         sums = integers.sum(1) * scales
-        # Contiguous by its strides too, which the product goes by.
-        weight = integers.T.clone(memory_format=torch.contiguous_format)
-        return cls(weight, scales, sums)
+        weight = _INTEGERS.qlinear_prepack(
+            integers.contiguous(), [_ROWS, matrix.shape[1]]
+        )
+        zeros = torch.zeros_like(scales, dtype=torch.int32)
+        return cls(weight, scales, zeros, sums)
 
     def multiply(self, x: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
         rows = x.float()
         least, largest = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
         steps = ((largest - least) / (2 * _MOST)).clamp(min=_LEAST)
         middle = (largest + least) / 2
-        integers = ((rows - middle) / steps).round_().to(torch.int8)
-        # A single row too must have the strides that the product goes by.
-        integers = integers.view(-1).view(rows.shape)
-        y = torch._int_mm(integers, self.weight) * self.scales
-        y = torch.addcmul(middle * self.sums, y, steps)
+        y: Tensor = _INTEGERS.qlinear_pointwise(
+            _to_bytes(rows, middle, 1 / steps),
+            1.0,
+            _MIDDLE,
+            *self[:3],
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        shift = middle * self.sums
         if bias is not None:
-            y += bias
+            shift += bias
+        y = torch.addcmul(shift, y, steps, out=y)
         return (torch.ops.aten.gelu_(y) if gelu else y).to(x.dtype)
+
+
+def _to_bytes(x: Tensor, middle: Tensor, scale: Tensor) -> Tensor:
+    """Return numbers from -127 to 127, rounded, with 128 added."""
+    # What is cut off is rounded by a half more.
+    return torch.addcmul(_MIDDLE + 0.5 - middle * scale, x, scale).byte()
 
 
 class PackedLinear(nn.Module):
@@ -201,6 +224,11 @@ class PackedLinear(nn.Module):
         """
         if can_quantize() and self._matrix.is_mkldnn:
             self._integers = _Integers.of(self.matrix)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it multiplies in 8 bits."""
+        return self._integers is not None
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
         """Return what the map makes of (..., in), in the type of its input.
@@ -313,11 +341,20 @@ class PackedLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed tensors can be neither pickled nor copied.
-        return {**self.__dict__, "_matrix": self.matrix, "_others": {}}
+        return {
+            **self.__dict__,
+            "_matrix": self.matrix,
+            "_others": {},
+            "_integers": self.quantized,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        quantized = state.pop("_integers")
         super().__setstate__(state)
+        self._integers = None
         self._matrix = self._laid_out(self._matrix)
+        if quantized:
+            self.quantize()
 
 
 class PackedConv1d(PackedLinear):

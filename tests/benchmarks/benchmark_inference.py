@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spiritlm_plugin.dataio.units.segments import Speech
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.inference import SpiritLM
+from spiritlm_plugin.lobes.packed_linear import can_quantize
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
 from tests.benchmarks.machine import (
     Contenders,
@@ -103,6 +105,9 @@ class Benchmark:
         self.bf16 = SpiritLM(
             dict(self.lm.mods.items()), {}, {**run_opts, "precision": "bf16"}
         )
+        self.int8: SpiritLM | None = None
+        if settings.device == "cpu" and can_quantize():
+            self.int8 = self._quantized(run_opts)
         self.plain = Plain(settings.hparams_file, settings.device)
         frames = len(self.lm.encode_batch([recording])[0])
         self.units = torch.randint(4, (4, frames))
@@ -115,25 +120,32 @@ class Benchmark:
             for size in settings.batches
         }
 
+    def _quantized(self, run_opts: dict) -> SpiritLM:
+        """Return the same model with encoders in 8 bits."""
+        whole = self.lm.mods.tokenizer
+        tokenizer = SpeechTokenizer(
+            deepcopy(whole.phonetic), whole.pitch, deepcopy(whole.style)
+        )
+        tokenizer.prepare_for_inference()
+        tokenizer.quantize("int8")
+        modules = {**dict(self.lm.mods.items()), "tokenizer": tokenizer}
+        return SpiritLM(modules, {}, run_opts)
+
     def tokenizing(self) -> list[list[str]]:
         """Return real-time factors of the tokenizer and its parts."""
-        whole = self.lm.mods.tokenizer
         parts = {
-            "Base tokenizer (phonetic)": ("phonetic", whole.phonetic),
-            "style alone": ("style", whole.style),
-            "pitch alone": ("pitch", whole.pitch),
-            "Expressive tokenizer (all three)": ("expressive", None),
+            "Base tokenizer (phonetic)": "phonetic",
+            "style alone": "style",
+            "pitch alone": "pitch",
+            "Expressive tokenizer (all three)": "expressive",
         }
-        rows = []
-        for label, (name, part) in parts.items():
-            tokenizer = whole if part is None else SpeechTokenizer(part)
-            rows.append(self._tokenizing(label, name, tokenizer))
-        return rows
+        return [self._tokenizing(*part) for part in parts.items()]
 
-    def _tokenizing(
-        self, label: str, name: str, tokenizer: nn.Module
-    ) -> list[str]:
+    def _tokenizing(self, label: str, name: str) -> list[str]:
         def run(wavs: list[Tensor], lm: SpiritLM):
+            tokenizer = lm.mods.tokenizer
+            if name != "expressive":
+                tokenizer = SpeechTokenizer(getattr(tokenizer, name))
             with lm.inference_ctx:
                 return tokenizer(wavs)
 
@@ -144,6 +156,7 @@ class Benchmark:
             run,
             {1: [self.wav], **self.batches},
             lambda wavs: sum(map(len, wavs)) / SAMPLE_RATE,
+            self.int8,
         )
 
     def vocoding(self) -> list[list[str]]:
@@ -166,9 +179,12 @@ class Benchmark:
         run: Callable[[list, SpiritLM], object],
         items: dict[int, list],
         audio_seconds: Callable[[list], float],
+        int8: SpiritLM | None = None,
     ) -> list[str]:
-        """Measure one task: plain, ours in batches, and in bfloat16."""
+        """Measure one task: plain, ours in batches, in bfloat16, in int8."""
         contenders: Contenders = {"plain": plain}
+        if int8 is not None:
+            contenders["1 int8"] = partial(run, items[1], int8)
         for size, batch in items.items():
             contenders[str(size)] = partial(run, batch, self.lm)
             if size in self.bf16_sizes:
@@ -178,6 +194,12 @@ class Benchmark:
         plain, ours = times["plain"], times["1"]
         batches = [str(size) for size in self.batches]
         batches += [f"{size} bf16" for size in self.bf16_sizes]
+        reduced = []
+        for name in ("1 bf16", "1 int8"):
+            reduced.append(plain.over(times[name]) if name in times else "-")
+        last = "-"
+        if int8 is not None:
+            last = _per_second(times["1 int8"], seconds[1])
         print(f"measured: {label}", file=sys.stderr)
         return [
             label,
@@ -188,6 +210,8 @@ class Benchmark:
                 _per_second(times[name], seconds[int(name.split()[0])])
                 for name in batches
             ),
+            last,
+            *reduced,
         ]
 
     def generating(self) -> list[list[str]]:
@@ -224,26 +248,24 @@ class Benchmark:
         ]
 
     def precision(self) -> list[list[str]]:
-        """Return the share of units that bfloat16 changes."""
+        """Return the shares of units that bfloat16 and int8 change."""
         wavs = self.batches[min(self.batches)]
-        exact, other = (lm.encode_batch(wavs) for lm in (self.lm, self.bf16))
+        exact, *others = (
+            None if lm is None else lm.encode_batch(wavs)
+            for lm in (self.lm, self.bf16, self.int8)
+        )
         rows = []
         for stream in STREAMS:
-            pairs = [
-                (getattr(a, stream), getattr(b, stream))
-                for a, b in zip(exact, other)
-            ]
-            different = sum(int((a != b).sum()) for a, b in pairs)
-            total = sum(len(a) for a, _ in pairs)
-            used = len(torch.cat([a for a, _ in pairs]).unique())
-            rows.append(
-                [
-                    stream,
-                    str(total),
-                    str(used),
-                    f"{100 * different / total:.1f}%",
-                ]
-            )
+            units = torch.cat([getattr(item, stream) for item in exact])
+            row = [stream, str(len(units)), str(len(units.unique()))]
+            for other in others:
+                if other is None:
+                    row.append("-")
+                    continue
+                found = torch.cat([getattr(item, stream) for item in other])
+                share = (found != units).double().mean()
+                row.append(f"{100 * float(share):.1f}%")
+            rows.append(row)
         return rows
 
     def _measure(self, contenders: Contenders) -> dict[str, Timing]:
@@ -267,7 +289,8 @@ def report(settings: Settings, command: str) -> str:
     batches = [f"ours, batch of {size}" for size in settings.batches]
     bf16 = ["bf16", f"bf16, batch of {settings.batches[0]}"]
     chosen = ", ".join(f"{n}: {f}" for n, f in benchmark.plain.chosen.items())
-    columns = ["plain", "ours", "plain / ours", *batches, *bf16]
+    reduced = [*bf16, "int8", "plain / bf16", "plain / int8"]
+    columns = ["plain", "ours", "plain / ours", *batches, *reduced]
     speech = [*benchmark.tokenizing(), *benchmark.vocoding()]
     generation = benchmark.generating()
     rates = ["plain", "ours", "ours / plain", *batches]
@@ -275,7 +298,9 @@ def report(settings: Settings, command: str) -> str:
         [
             f"{machine(settings.device)}. `{command}`, "
             f"{settings.hparams_file.name}: random weights, float32 unless it "
-            f"says bf16 (autocast). Items of {settings.seconds:g} s, in "
+            "says bf16 (autocast) or int8 (transformers and the longest "
+            "convolutions of the encoders, their other products in bf16 where "
+            f"there is one). Items of {settings.seconds:g} s, in "
             f"batches of {_SHORTEST * settings.seconds:g} to "
             f"{settings.seconds:g} s. Wall / CPU time: the median and the least "
             f"of {settings.repeats} runs, in turn, after one that does not "
@@ -289,11 +314,11 @@ def report(settings: Settings, command: str) -> str:
             f"\nTokens a second, sampling {settings.new_tokens} tokens of "
             "speech; plain is transformers' generate:\n",
             table(["", *rates], generation),
-            "\nUnits that differ between bfloat16 and float32. With random "
+            "\nUnits that are others than in float32. With random "
             "weights the scores of units are closer to each other than with "
             "trained ones:\n",
             table(
-                ["stream", "units", "different ones", "changed by bf16"],
+                ["stream", "units", "different ones", "by bf16", "by int8"],
                 benchmark.precision(),
             ),
         ]

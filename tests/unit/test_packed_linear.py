@@ -171,6 +171,8 @@ def test_a_map_of_8_bits_sees_rows_one_by_one(rows, width, bias):
     assert (error <= 0.55 * most + 1e-5).all()
     for row, y in zip(x, found):
         assert torch.equal(packed(row[None])[0], y)
+    for same in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        assert torch.equal(same(x), found)
 
 
 # Encoders
@@ -248,9 +250,15 @@ def test_bfloat16_is_near_and_exact_in_batches(wavs, expected):
 def test_8_bits_are_near_and_exact_in_batches(wavs, expected):
     encoder = prepared()
     encoder.quantize("int8")
+    short = [layer.conv.quantized for layer in encoder._layers[1:]]
+    assert short == [True] * 2 + [False] * 4
     found = encoder(*wavs)
     assert_alike(found, expected, share=0.2)
     assert digest_weights(encoder) == digest_weights(prepared())
+    with torch.autocast("cpu", torch.bfloat16):
+        again, _ = encoder(*wavs)
+    if can_pack(torch.bfloat16):  # what is not of 8 bits runs in it anyway
+        assert torch.equal(again, found[0])
     for wav, n, row, count in zip(*wavs, *found):
         alone, _ = encoder(wav[None, :n], n[None])
         torch.testing.assert_close(alone[0], row[:count], atol=0.02, rtol=0.02)
@@ -268,6 +276,18 @@ def test_nothing_is_packed_without_the_operations(monkeypatch):
     monkeypatch.setattr(packed_linear, "_ONEDNN", None)
     assert not packed_linear.can_pack()
     packed_linear.can_pack.cache_clear()
+
+
+@pytest.mark.parametrize("missing", ["operations", "results"])
+def test_nothing_is_quantized_by_what_does_not_work(monkeypatch, missing):
+    if missing == "operations":
+        monkeypatch.setattr(packed_linear, "_INTEGERS", None)
+    else:
+        monkeypatch.setattr(packed_linear, "_MIDDLE", 127)
+        monkeypatch.setattr(
+            packed_linear, "_to_bytes", lambda x, middle, scale: x.byte()
+        )
+    assert not packed_linear.can_quantize.__wrapped__()
 
 
 # Without padding
