@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from spiritlm_plugin.dataio.audio.chunks import read_chunks
 from spiritlm_plugin.dataio.audio.reading import (
     WINDOW_SECONDS,
     audio_seconds,
@@ -28,6 +30,9 @@ from spiritlm_plugin.dataio.units.units import (
     SpeechUnits,
 )
 from spiritlm_plugin.inference.run_options import quantize, split_run_opts
+from spiritlm_plugin.inference.streaming_speech import inside, spoken
+from spiritlm_plugin.lobes.streaming_tokenizer import StreamingTokenizer
+from spiritlm_plugin.lobes.streaming_vocoder import StreamingVocoder
 from spiritlm_plugin.pretrained.building import build_folder
 from spiritlm_plugin.pretrained.folders import check_savedir, local_folder
 from spiritlm_plugin.pretrained.trust import check_folder, read_hyperparams
@@ -329,6 +334,101 @@ class SpeechCodec(Pretrained):
             )
         return pad_waveforms(wavs)
 
+    def decode_stream(
+        self,
+        units: Iterable[SpeechUnits | SpeechStream | Speech],
+        speaker: int | str | None = None,
+        global_style: int | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield the waveform of units that come bit by bit.
+
+        All chunks together are what `decode_batch` makes of all units.
+
+        Arguments
+        ---------
+        units : iterable of SpeechUnits, SpeechStream or Speech
+            Pieces of one utterance, all of one form. Units at full rate go
+            on, stream by stream, where those before them ended.
+        speaker : int or str, optional
+            Number or name of the voice; by default the one that the units
+            before the first chunk sound like, where the vocoder can tell.
+        global_style, seed
+            As of `decode_batch`.
+
+        Returns
+        -------
+        iterator of Tensor
+            16 kHz, each of shape (time,). A piece of a stream is said when
+            there have been pitch and style, which those in front of them take.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As of `decode_batch`, for units when they come.
+
+        Example
+        -------
+        >>> codec = SpeechCodec.from_hparams("tinyspeech")
+        >>> stream = codec.encode_file(recording).merge()
+        >>> pieces = (stream[i : i + 1] for i in range(len(stream)))
+        >>> chunks = codec.decode_stream(pieces, speaker="anna")
+        >>> [len(chunk) / 16000 for chunk in chunks]
+        [0.16, 0.32, 0.64, 1.44]
+        """
+        if global_style is not None:
+            global_style = whole_number("global_style", global_style, least=0)
+        [drawn] = [None] if seed is None else draw_seeds(seed, 1)
+        voice = StreamingVocoder(
+            self.mods.vocoder, self.speaker_id(speaker), global_style, drawn
+        )
+        return spoken(units, voice, self.inference_ctx)
+
+    def encode_stream(
+        self,
+        chunks: Iterable[Tensor | np.ndarray],
+        sample_rate: int = SAMPLE_RATE,
+        latency_seconds: float | None = 1.0,
+    ) -> Iterator[SpeechUnits]:
+        """Yield the units of a recording that comes bit by bit.
+
+        They do not depend on where the recording is cut into chunks.
+
+        Arguments
+        ---------
+        chunks : iterable of Tensor or numpy.ndarray
+            Samples of one channel, each of shape (time,); integer or float.
+        sample_rate : int
+            Of all of them, in Hz.
+        latency_seconds : float or None
+            Units come so many seconds after their audio, up to twice as many,
+            and some differ from what the whole recording gives. None gives
+            the very same units, when they cannot change any more; see
+            `StreamingTokenizer`.
+
+        Returns
+        -------
+        iterator of SpeechUnits
+            Of each stream those that go on where the ones before them ended;
+            `join_windows` joins them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the latency is out of range or samples cannot be used.
+
+        Example
+        -------
+        >>> codec = SpeechCodec.from_hparams("tinyspeech")
+        >>> chunks = (torch.randn(1600) / 9 for _ in range(30))
+        >>> [len(units) for units in codec.encode_stream(chunks)]
+        [25, 25, 24]
+        """
+        stream = StreamingTokenizer(self.mods.tokenizer, latency_seconds)
+        return _encoded(
+            stream, read_chunks(chunks, sample_rate), self.inference_ctx
+        )
+
     def _voices(self, speaker: Any, count: int) -> list[int | None]:
         """Return the voices of so many items, from one or one for each."""
         speakers = listed(speaker)
@@ -394,6 +494,17 @@ def _as_shares(wav_lens: Any) -> Tensor:
             "wav_lens holds a relative length for each item, got "
             f"{shown(wav_lens)}"
         ) from error
+
+
+def _encoded(
+    stream: StreamingTokenizer,
+    wavs: Iterator[Tensor],
+    context: AbstractContextManager,
+) -> Iterator[SpeechUnits]:
+    """Yield the units of samples as they come."""
+    for wav in wavs:
+        yield from inside(context, stream.push(wav))
+    yield from inside(context, stream.finish())
 
 
 def _as_units(item: SpeechUnits | SpeechStream | Speech) -> SpeechUnits:

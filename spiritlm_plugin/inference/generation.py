@@ -21,6 +21,8 @@ from spiritlm_plugin.dataio.units.units import (
 from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 from spiritlm_plugin.lobes.vocoder import UnitVocoder
 
+NO_SPEECH = SpeechStream([], [])
+
 
 class Generation(list[Segment]):
     """The segments of one output, and why it ended.
@@ -139,29 +141,22 @@ class Speaking:
         max_seconds : float, optional
             Limit on the speech of each generation.
         """
-        # A unit lasts a frame or more, and durations depend on two units.
-        heard = self.vocoder.generator.context + 2
-        nothing = SpeechStream([], [])
         places, items, skips, item_seeds, voices = [], [], [], [], []
         for generation, prompt, goes_on, seed in zip(
             generations, prompts, continued, seeds
         ):
-            said = speech_of(prompt)
-            begun = last_speech(prompt) if goes_on else nothing
+            turn = Turn(self, prompt, goes_on)
             speaker = voice
             if speaker is None:
-                own = SpeechStream.concatenate([begun, speech_of(generation)])
+                said = [turn.context, speech_of(generation)]
+                own = SpeechStream.concatenate(said)
                 speaker = self.vocoder.speaker_of(phonetic_of(own))
             for index, segment in enumerate(generation):
                 if isinstance(segment, Text):
+                    turn.end(NO_SPEECH)
                     continue
-                context = begun if index == 0 else nothing
-                whole = SpeechStream.concatenate([context, segment.stream])
-                whole = self._with_voice(whole, said)
-                units, skip = cut_context(
-                    whole.split(), context.count(Kind.PHONETIC), heard
-                )
-                said = SpeechStream.concatenate([said, segment.stream])
+                units, skip = turn.units_of(segment.stream)
+                turn.end(segment.stream)
                 places.append((generation, index, segment))
                 items.append(units)
                 skips.append(skip)
@@ -177,7 +172,7 @@ class Speaking:
             left[id(generation)] -= len(wav)
             generation[index] = replace(segment, wav=wav)
 
-    def _with_voice(
+    def with_voice(
         self, stream: SpeechStream, said: SpeechStream
     ) -> SpeechStream:
         """Give speech without pitch or style those last heard.
@@ -199,10 +194,63 @@ class Speaking:
         return self.vocoder.predict_frames(list(map(phonetic_of, streams)))
 
 
+class Turn:
+    """The speech of one output, spoken with what it goes on from.
+
+    Arguments
+    ---------
+    speaking : Speaking
+        Speaks.
+    prompt : list of segments
+        What the output continues.
+    goes_on : bool
+        Whether it starts with speech that goes on from the prompt's.
+
+    Attributes
+    ----------
+    context : SpeechStream
+        What the next speech goes on from.
+
+    Example
+    -------
+    >>> lm = SpiritLM.from_release(checkpoints, "base")
+    >>> speaking = Speaking(lm.mods.vocoder, lm.vocabulary)
+    >>> prompt = [Speech(SpeechUnits([1, 2, 3]))]
+    >>> turn = Turn(speaking, prompt, goes_on=True)
+    >>> units, context = turn.units_of(SpeechStream.from_string("[Hu4]"))
+    >>> units.phonetic.tolist(), context
+    ([1, 2, 3, 4], 3)
+    """
+
+    def __init__(
+        self, speaking: Speaking, prompt: Sequence[Segment], goes_on: bool
+    ):
+        self.speaking = speaking
+        self.said = speech_of(prompt)
+        self.context = last_speech(prompt) if goes_on else NO_SPEECH
+
+    def units_of(self, stream: SpeechStream) -> tuple[SpeechUnits, int]:
+        """Return units of the next speech, and how many in front are context.
+
+        The context is as long as the vocoder can hear.
+        """
+        vocoder = self.speaking.vocoder
+        whole = SpeechStream.concatenate([self.context, stream])
+        units = self.speaking.with_voice(whole, self.said).split()
+        # A unit lasts a frame or more.
+        heard = vocoder.generator.context + vocoder.duration_context
+        return cut_context(units, self.context.count(Kind.PHONETIC), heard)
+
+    def end(self, stream: SpeechStream) -> None:
+        """Remember speech that has been said; what follows stands apart."""
+        self.said = SpeechStream.concatenate([self.said, stream])
+        self.context = NO_SPEECH
+
+
 def speech_of(segments: Sequence[Segment]) -> SpeechStream:
     """Return all speech of some segments as one stream."""
     speech = [s.stream for s in segments if isinstance(s, Speech)]
-    return SpeechStream.concatenate([SpeechStream([], []), *speech])
+    return SpeechStream.concatenate([NO_SPEECH, *speech])
 
 
 def phonetic_of(stream: SpeechStream) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -29,8 +29,14 @@ from spiritlm_plugin.decoders.engines import (
 )
 from spiritlm_plugin.decoders.vllm_engine import VllmEngine
 from spiritlm_plugin.inference.codec import SpeechCodec
-from spiritlm_plugin.inference.generation import Generation, Speaking
+from spiritlm_plugin.inference.generation import Generation, Speaking, Turn
 from spiritlm_plugin.inference.run_options import split_run_opts
+from spiritlm_plugin.inference.streaming import (
+    Output,
+    StreamPiece,
+    new_tokens,
+    output_pieces,
+)
 from spiritlm_plugin.inference.tasks import Tasks
 from spiritlm_plugin.pretrained.building import language_model_arguments
 from spiritlm_plugin.pretrained.folders import local_folder
@@ -369,6 +375,94 @@ class SpiritLM(SpeechCodec, Tasks):
             self.speak(generations, batch, continued, voice, seeds, max_seconds)
         return generations[0] if single else generations
 
+    def generate_stream(
+        self,
+        prompts: Sequence,
+        output: str = "any",
+        max_new_tokens: int = 200,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        speaker: int | str | None = None,
+        seed: int | Sequence[int] | None = None,
+        stop: bool = True,
+        max_seconds: float | None = None,
+        min_speech_units: int = 25,
+        vocode: bool = True,
+        batch_size: int = 16,
+    ) -> Iterator[StreamPiece]:
+        """Continue prompts of text and speech, and yield it as it is made.
+
+        Text, units and waveforms are those of `generate`, in pieces: but for
+        the voice where no speaker is asked for, which is told from the speech
+        that an output goes on from and what it begins with. Closing what is
+        returned stops the model and frees its memory.
+
+        Arguments
+        ---------
+        prompts, output, max_new_tokens, temperature, top_p, speaker, seed, \
+stop, max_seconds, min_speech_units, vocode, batch_size
+            As of `generate`. With ``output="any"`` speech is held back until
+            it has ``min_speech_units``.
+
+        Returns
+        -------
+        iterator of StreamPiece
+            Of all prompts, those of each in order; the last one of a prompt
+            says why it ended.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As of `generate`, before there is an iterator.
+
+        Example
+        -------
+        >>> lm = SpiritLM.from_release(checkpoints, "expressive")
+        >>> pieces = lm.generate_stream(
+        ...     [Speech(recording)], "speech", max_new_tokens=30, seed=1
+        ... )
+        >>> [piece.wav.shape for piece in pieces if piece.wav is not None][0]
+        torch.Size([2560])
+        """
+        check_output(output)
+        sampling = check_sampling(max_new_tokens, temperature, top_p)
+        max_seconds = _checked_seconds(max_seconds)
+        least = whole_number("min_speech_units", min_speech_units, 0)
+        batch_size = whole_number("batch_size", batch_size)
+        stop, vocode = flag("stop", stop), flag("vocode", vocode)
+        batch, _ = as_prompts(prompts)
+        voice = self.speaker_id(speaker)
+        seeds = draw_seeds(seed, len(batch))
+        batch = self.with_units(batch)
+        speaking = Speaking(self.mods.vocoder, self.vocabulary)
+        tokens = new_tokens(
+            self.engine,
+            [self.vocabulary.encode(prompt, output) for prompt in batch],
+            output,
+            batch_size,
+            seeds=seeds,
+            stop=stop,
+            max_seconds=max_seconds,
+            seconds_of=speaking.seconds_of,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+        )
+
+        def begin(prompt: int, ids: Sequence[int]) -> Output:
+            goes_on = self._continues_speech(ids)
+            return Output(
+                prompt,
+                Turn(speaking, batch[prompt], goes_on),
+                voice,
+                seeds[prompt],
+                least if output == "any" else 0,
+                max_seconds,
+                vocode,
+            )
+
+        return output_pieces(tokens, begin, len(batch), self.inference_ctx)
+
     @torch.inference_mode()
     def log_likelihood(
         self,
@@ -507,7 +601,7 @@ class SpiritLM(SpeechCodec, Tasks):
                 generations, prompts, continued, voice, seeds, max_seconds
             )
 
-    def _continues_speech(self, ids: Tensor) -> bool:
+    def _continues_speech(self, ids: Tensor | Sequence[int]) -> bool:
         """Tell whether an output starts with speech, before any marker."""
         return len(ids) > 0 and int(self.vocabulary.kinds[ids[0]]) >= 0
 

@@ -32,6 +32,8 @@ class DurationPredictor(nn.Module):
         self.norm2 = nn.LayerNorm(hidden_dim)
         self.output = nn.Linear(hidden_dim, 1)
         self.dropout = nn.Dropout(dropout)
+        # Units on either side that a unit's duration depends on.
+        self.context = 2
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return log durations, (batch, units), of (batch, units, dim)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -24,6 +24,10 @@ from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.speaker_recognizer import SpeakerRecognizer
 
 _RATES = {"pitch": PITCH_RATE, "style": STYLE_RATE}
+NO_PITCH = (
+    "this vocoder is expressive and these units have no pitch; use units of "
+    "an Expressive model, or a Base vocoder"
+)
 
 
 class UnitVocoder(nn.Module):
@@ -392,6 +396,54 @@ class UnitVocoder(nn.Module):
                 wavs[i] = wav[starts[i] : end].clone()
         return wavs
 
+    def waveform(
+        self, frames: Mapping[str, Tensor], speaker: int, global_style: int
+    ) -> Tensor:
+        """Return the waveform of one item's frames.
+
+        Arguments
+        ---------
+        frames : dict of str to Tensor
+            Streams as of `unit_frames`, each of shape (frames,).
+        speaker, global_style : int
+            Numbers of the voice and of the style of a Base vocoder.
+
+        Returns
+        -------
+        Tensor
+            16 kHz, on the CPU, shape (frames * hop,).
+        """
+        inputs = self._inputs(
+            {name: stream[None] for name, stream in frames.items()},
+            torch.tensor([speaker], device=self._device),
+            torch.tensor([global_style], device=self._device),
+        )
+        return self.generator.synthesize(inputs[0]).float().cpu()
+
+    @property
+    def blank(self) -> int:
+        """What stands for no phonetic unit."""
+        return self._size("phonetic")
+
+    @property
+    def duration_context(self) -> int:
+        """Units on either side that a predicted duration depends on."""
+        return self._predictor().context
+
+    def draw_style(self, seed: int | None) -> Tensor:
+        """Return a common style, shape (1,)."""
+        return _draw_style(seed, self._size("style"))
+
+    def check_streams(self, streams: Mapping[str, Tensor]) -> None:
+        """Raise ValueError if a unit is out of range; blanks are not."""
+        for name, stream in streams.items():
+            most = self._size(name) + (name == "phonetic")
+            if len(stream) and int(stream.max()) >= most:
+                raise ValueError(
+                    f"{name} unit {int(stream.max())} is out of range: this "
+                    f"vocoder has {self._size(name)}"
+                )
+
     @property
     def _device(self) -> torch.device:
         return next(self.embeddings.parameters()).device
@@ -417,23 +469,13 @@ class UnitVocoder(nn.Module):
         streams = {"phonetic": phonetic}
         if self.expressive:
             if units.pitch is None or not len(units.pitch):
-                raise ValueError(
-                    "this vocoder is expressive and these units have no "
-                    "pitch; use units of an Expressive model, or a Base "
-                    "vocoder"
-                )
+                raise ValueError(NO_PITCH)
             style = units.style
             if style is None or not len(style):
                 length = 1 if units.full_rate else len(phonetic)
-                styles = self._size("style")
-                style = _draw_style(seed, styles).expand(length)
+                style = self.draw_style(seed).expand(length)
             streams |= {"pitch": units.pitch, "style": style}
-        for name, stream in streams.items():
-            if len(stream) and int(stream.max()) >= self._size(name):
-                raise ValueError(
-                    f"{name} unit {int(stream.max())} is out of range: this "
-                    f"vocoder has {self._size(name)}"
-                )
+        self.check_streams(streams)
         return SpeechUnits(
             **streams, full_rate=units.full_rate, start=units.start
         )

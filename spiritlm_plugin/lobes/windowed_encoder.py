@@ -130,6 +130,41 @@ def divide(frames: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
     return [*zip(starts, [0, *seams], [*seams, frames])]
 
 
+def final_frames(
+    encoder: SpeechEncoder, samples: int, seconds: float | None
+) -> int:
+    """Return how many features of a recording are final before its end.
+
+    They are those that windows give which do not end with the recording,
+    however it goes on.
+
+    Arguments
+    ---------
+    encoder, seconds
+        As of `encode_in_windows`.
+    samples : int
+        Of the recording so far.
+
+    Example
+    -------
+    >>> from transformers import HubertConfig, HubertModel
+    >>> sizes = {"hidden_size": 16, "num_attention_heads": 2}
+    >>> config = HubertConfig(num_hidden_layers=1, **sizes)
+    >>> encoder = SpeechEncoder(HubertModel(config))
+    >>> [final_frames(encoder, n * 16000, 3.0) for n in (3, 4, 6)]
+    [0, 137, 262]
+    """
+    if seconds is None:
+        return 0
+    frames = int(encoder.output_lengths(torch.tensor(samples)))
+    size = _frames(encoder, seconds)
+    overlap = _frames(encoder, OVERLAP_SECONDS)
+    windows = -(-(frames - size) // (size - overlap))
+    if windows < 1:
+        return 0
+    return (windows - 1) * (size - overlap) + size - overlap // 2
+
+
 def _encode(
     encoder: SpeechEncoder, windows: list[Tensor]
 ) -> Tensor | list[Tensor]:

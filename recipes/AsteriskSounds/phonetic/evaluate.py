@@ -1,8 +1,7 @@
-"""Compare phonetic parts on AsteriskSounds: what units say, and how steady they are.
+"""Compare phonetic parts on a person's voice: what units say, how steadily.
 
-    python recipes/AsteriskSounds/phonetic/evaluate.py \
-        recipes/AsteriskSounds/phonetic/hparams/evaluate.yaml \
-        --manifest_folder DIR --parts '{MFCC: DIR, k-means: DIR, linear: DIR}'
+    python evaluate.py hparams/evaluate.yaml --manifest_folder DIR \
+        --parts '{MFCC: DIR, linear: DIR}'
 
 Writes report.json, report.md and a picture of what is said while a unit
 sounds, units_<split>.png. The report says of each augmentation whether the

@@ -22,6 +22,9 @@ RATE = 16000
 _FRAMES_PER_SECOND = 100
 # A frame is heard in a window of 410 samples: two meet between their middles.
 _MEETING = (410 - RATE / _FRAMES_PER_SECOND) / 2 / RATE
+# Silence put before and behind: without it texts are lost that begin or end
+# with the recording.
+_PADDING = 10
 # Of the words "the(2)" is another pronunciation.
 _VARIANT = re.compile(r"\(\d+\)$")
 _UNHEARD = "its words are not heard in it"
@@ -108,11 +111,12 @@ class Aligner:
         if [one.name for one in said] != text.split():
             raise AlignmentError(_UNHEARD)
         seconds = len(samples) / RATE
-        phones = [
+        spans = [
             (PHONES[name], *_times(start, frames, seconds))
             for one in heard
             for name, start, frames in one.phones
         ]
+        phones = [(n, s, e) for n, s, e in spans if n != "sil" or s < e]
         self._check(said, phones)
         return [
             (one.name, *_times(one.start, one.frames, seconds)) for one in said
@@ -141,7 +145,8 @@ class Aligner:
 
     def _listen(self, samples: np.ndarray) -> None:
         self._decoder.start_utt()
-        self._decoder.process_raw(samples.tobytes(), full_utt=True)
+        padded = np.pad(samples, _PADDING * RATE // _FRAMES_PER_SECOND)
+        self._decoder.process_raw(padded.tobytes(), full_utt=True)
         self._decoder.end_utt()
 
     def _check(self, said: list[_Heard], phones: list[Span]) -> None:
@@ -149,14 +154,15 @@ class Aligner:
         score = sum(one.score for one in said) / sum(one.frames for one in said)
         if score < self.worst_score:
             raise AlignmentError("it does not sound like its words")
-        if any(e - s > self.longest_phone for n, s, e in phones if n != "sil"):
-            raise AlignmentError("a phone is too long to be one")
+        lengths = [end - start for name, start, end in phones if name != "sil"]
+        if min(lengths) <= 0 or max(lengths) > self.longest_phone:
+            raise AlignmentError("its phones are as long as none is")
 
 
 def _times(start: int, frames: int, seconds: float) -> tuple[float, float]:
     """Return when what is so many frames long begins and ends."""
     first, last = (
-        frame / _FRAMES_PER_SECOND + (_MEETING if frame else 0.0)
+        (frame - _PADDING) / _FRAMES_PER_SECOND + _MEETING
         for frame in (start, start + frames)
     )
-    return round(first, 4), round(min(last, seconds), 4)
+    return round(max(first, 0.0), 4), round(min(last, seconds), 4)
