@@ -17,11 +17,12 @@ PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 \
 	python3.11 python3.10; do \
 	$$p -c '$(SUITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help test demo docs bench fuzz reproduce format clean
+.PHONY: help test demo serve docs bench fuzz reproduce format clean
 
 help:
 	@echo "make test            lint, check types, run all tests"
 	@echo "make demo [AUDIO=f]  run the demo, on your own recording if given"
+	@echo "make serve           serve the model that ships, with a page to talk to it"
 	@echo "make docs            build the docs into docs/_build/html"
 	@echo "make bench           measure the speed of inference and of training"
 	@echo "make reproduce CHECKPOINTS=c DATA=d"
@@ -44,6 +45,9 @@ test: $(VENV)/installed-test
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m spiritlm_plugin.demo $(if $(AUDIO),"$(AUDIO)")
+
+serve: $(VENV)/installed-serve
+	$(BIN)/spiritlm-serve $(OPTIONS)
 
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -c docs -b html . docs/_build/html

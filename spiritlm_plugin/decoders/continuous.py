@@ -164,7 +164,9 @@ max_seconds, seconds_of
             seconds_of,
         )
         self.lm = lm
-        self.prompts: Sequence[Sequence[int]] | Mapping[int, list[int]] = prompts
+        self.prompts: Sequence[Sequence[int]] | Mapping[int, list[int]] = (
+            prompts
+        )
         self.rows = min(whole_number("batch_size", rows), len(prompts))
         shortest = min(map(len, prompts), default=0)
         # No more random numbers are drawn than there can be tokens.

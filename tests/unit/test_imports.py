@@ -12,7 +12,7 @@ import pytest
 PACKAGE = "spiritlm_plugin"
 # From the top; rooms of one set do not know each other.
 ROOMS = [
-    {"demo", "registration"},
+    {"demo", "registration", "serving"},
     {"training", "evaluation"},
     "inference",
     {"metrics", "decoders", "integrations"},

@@ -1,0 +1,468 @@
+"""Talking to a model: the WebSocket ``/v1/conversation``.
+
+Text frames are JSON with a ``type``; binary frames are samples of 16 bits,
+little-endian, of one channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, cast
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import Field, ValidationError
+
+from spiritlm_plugin.dataio.audio.resampling import LOWEST_RATE
+from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units.units import (
+    PHONETIC_RATE,
+    PITCH_RATE,
+    SAMPLE_RATE,
+    STYLE_RATE,
+    Kind,
+    SpeechStream,
+    SpeechUnits,
+)
+from spiritlm_plugin.inference.streaming import StreamPiece
+from spiritlm_plugin.serving.audio import samples_of
+from spiritlm_plugin.serving.errors import (
+    RequestError,
+    of_validation,
+    refused,
+)
+from spiritlm_plugin.serving.forms import Form, Heat, Seed, Share
+from spiritlm_plugin.serving.gate import SUBPROTOCOL, offered_protocols
+from spiritlm_plugin.serving.listening import Listener
+from spiritlm_plugin.serving.state import Said, Server
+from spiritlm_plugin.serving.worker import Answer, ModelThread, Options
+from spiritlm_plugin.utils.seeds import draw_seeds
+
+logger = logging.getLogger(__name__)
+
+router = APIRouter()
+_RATES = {"phonetic": PHONETIC_RATE, "pitch": PITCH_RATE, "style": STYLE_RATE}
+# Of microphones.
+_HIGHEST_RATE = 96_000
+# Codes with which a WebSocket is closed.
+_TRY_LATER, _FAULT = 1013, 1011
+
+
+class Configure(Form):
+    """How answers are made."""
+
+    type: Literal["configure"] = "configure"
+    model: str = ""
+    output: Literal["any", "text", "speech"] = "any"
+    speaker: int | str | None = None
+    temperature: Heat = 0.8
+    top_p: Share = 0.95
+    max_new_tokens: int = Field(default=200, ge=1)
+    seed: Seed | None = None
+    min_speech_units: int = Field(default=25, ge=0)
+
+
+class _Text(Form):
+    type: Literal["text"]
+    text: str = Field(min_length=1)
+
+
+class _AudioBegin(Form):
+    type: Literal["audio.begin"]
+    sample_rate: int = Field(ge=LOWEST_RATE, le=_HIGHEST_RATE)
+
+
+class _Plain(Form):
+    type: Literal["audio.end", "continue", "cancel", "clear", "undo"]
+
+
+@router.websocket("/v1/conversation")
+async def converse(socket: WebSocket) -> None:
+    """Hold a conversation."""
+    server = cast(Server, socket.app.state.server)
+    offered = offered_protocols(socket.headers)
+    await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+    talk = _Conversation(socket, server)
+    with suppress(WebSocketDisconnect):
+        await talk.hold()
+
+
+class _Conversation:
+    """One client's turns and settings."""
+
+    def __init__(self, socket: WebSocket, server: Server):
+        self.socket = socket
+        self.server = server
+        self.settings = server.settings
+        self.options = Configure(model=next(iter(server.models)))
+        self.turns: list[list[Segment]] = []
+        self.recording: Listener | None = None
+        self.told = 0  # units of it
+        self.answering: asyncio.Task[None] | None = None
+        self.sending = asyncio.Lock()
+
+    async def hold(self) -> None:
+        """Take messages until the client leaves or is silent for too long."""
+        try:
+            await self.tell(self._ready())
+            while (message := await self._receive()) is not None:
+                try:
+                    await self._take(message)
+                except RequestError as error:
+                    await self._complain(str(error.detail))
+        except RequestError as error:  # before there is a model
+            await self._complain(str(error.detail), fatal=True)
+            await self.socket.close(_TRY_LATER)
+        except WebSocketDisconnect:
+            raise
+        except Exception:
+            logger.exception("a conversation has failed")
+            await self._complain("the server has failed", fatal=True)
+            await self.socket.close(_FAULT)
+        finally:
+            if self.answering is not None:
+                self.answering.cancel()
+
+    async def _receive(self) -> MutableMapping[str, Any] | None:
+        """Return the next message; None at the end."""
+        while True:
+            try:
+                message = await asyncio.wait_for(
+                    self.socket.receive(), self.settings.idle_seconds
+                )
+            except (TimeoutError, asyncio.TimeoutError):
+                if self._is_answering:
+                    continue
+                await self._complain("nothing has come for long", fatal=True)
+                await self.socket.close()
+                return None
+            return message if message["type"] == "websocket.receive" else None
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.answering is not None and not self.answering.done()
+
+    async def _take(self, message: MutableMapping[str, Any]) -> None:
+        """Do what a message asks for."""
+        content = message.get("text")
+        if content is None:
+            await self._hear(message.get("bytes") or b"")
+            return
+        values = _read_json(content)
+        kind = values.get("type")
+        if kind == "cancel":
+            await self._cancel()
+            return
+        if self._is_answering:
+            raise RequestError(
+                409, "an answer is being made: wait for its end, or cancel it"
+            )
+        if kind == "configure" and self.recording is not None:
+            raise RequestError(409, "audio.end comes before other settings")
+        if kind == "configure":
+            await self._configure(_checked(Configure, values))
+        elif kind == "text":
+            self._add([Text(_checked(_Text, values).text)])
+        elif kind == "audio.begin":
+            rate = _checked(_AudioBegin, values).sample_rate
+            self.told = 0
+            self.recording = Listener(
+                self._model.lm, rate, self.settings.audio_seconds
+            )
+        else:
+            await self._command(_checked(_Plain, values).type)
+
+    async def _command(self, kind: str) -> None:
+        if kind == "audio.end":
+            await self._end_recording()
+        elif kind == "continue":
+            await self._answer()
+        elif kind == "clear":
+            self.turns, self.recording = [], None
+        elif kind == "undo":
+            if not self.turns:
+                raise RequestError(409, "there is no turn to take back")
+            self.turns.pop()
+
+    async def _configure(self, options: Configure) -> None:
+        if not options.model:
+            options = options.model_copy(update={"model": self.options.model})
+        lm = self.server.model(options.model).lm
+        try:
+            lm.speaker_id(options.speaker)
+        except ValueError as error:
+            raise refused(error, "speaker") from error
+        most = self.settings.new_tokens
+        if options.max_new_tokens > most:
+            raise RequestError(400, f"max_new_tokens can be {most} at most")
+        self.options = options
+        await self.tell({**options.model_dump(), "type": "configured"})
+
+    @property
+    def _model(self) -> ModelThread:
+        return self.server.model(self.options.model)
+
+    @property
+    def _prompt(self) -> list[Segment]:
+        return [segment for turn in self.turns for segment in turn]
+
+    def _add(self, turn: list[Segment]) -> None:
+        """Add a turn, if there is room for it."""
+        texts = [s.text for s in turn if isinstance(s, Text)]
+        self.server.check_length("".join(texts), "text")
+        lm = self._model.lm
+        try:
+            count = len(lm.vocabulary.encode([*self._prompt, *turn]))
+        except ValueError as error:
+            raise refused(error) from error
+        if count >= lm.context:
+            raise RequestError(
+                400,
+                f"the conversation would have {count} tokens, and the model's "
+                f"context has {lm.context}: clear it, or take turns back",
+            )
+        self.turns.append(turn)
+
+    async def _hear(self, content: bytes) -> None:
+        recording = self.recording
+        if recording is None:
+            raise RequestError(409, "samples come after audio.begin")
+        try:
+            recording.add(content)
+        except RequestError:
+            self.recording = None
+            raise
+        if recording.is_due:
+            await self._tell_units(recording)
+
+    async def _end_recording(self) -> None:
+        recording = self.recording
+        if recording is None:
+            raise RequestError(409, "audio.end comes after audio.begin")
+        try:
+            await self._tell_units(recording, final=True)
+        finally:
+            self.recording = None
+
+    async def _tell_units(
+        self, recording: Listener, final: bool = False
+    ) -> None:
+        """Tell the units that are new; those of a whole recording are a turn."""
+        model = self._model
+        try:
+            parts = await model.call(lambda lm: recording.take(final))
+        except (ValueError, TypeError) as error:
+            self.recording = None
+            raise refused(error) from error
+        if final:
+            seconds = recording.seconds
+            self.server.metrics.audio.labels(model.name, "in").inc(seconds)
+            self._add([Speech(recording.units)])
+            parts = parts or [recording.units.cut(0, 0)]
+        for part in parts:
+            is_last = final and part is parts[-1]
+            start = self.told / PHONETIC_RATE
+            self.told = 0 if is_last else self.told + len(part)
+            await self.tell(_units_message(part, start, is_last))
+
+    async def _answer(self) -> None:
+        """Begin to make an answer."""
+        options = self.options
+        prompt = self._prompt
+        if not prompt:
+            raise RequestError(409, "say or write something first")
+        seed = draw_seeds(options.seed, 1)[0]
+        asked = Options(
+            options.output,
+            options.max_new_tokens,
+            options.temperature,
+            options.top_p,
+            options.speaker,
+            seed,
+            options.min_speech_units if options.output == "any" else 0,
+        )
+        turn = _Turn(self, seed)
+        self.answering = asyncio.create_task(turn.make(prompt, asked))
+        await asyncio.sleep(0)  # One that has not begun could not tell its end.
+
+    async def _cancel(self) -> None:
+        if self._is_answering and self.answering is not None:
+            self.answering.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.answering
+
+    def _ready(self) -> dict[str, Any]:
+        models = []
+        for name, model in self.server.models.items():
+            vocabulary = model.lm.vocabulary
+            kinds = [
+                kind.name.lower()
+                for kind in sorted(Kind, reverse=True)
+                if vocabulary.unit_count(kind)
+            ]
+            models.append(
+                {
+                    "id": name,
+                    "speakers": model.lm.speakers,
+                    "context": model.lm.context,
+                    "kinds": kinds,
+                    "rates": {kind: _RATES[kind] for kind in kinds},
+                }
+            )
+        limits = {
+            "audio_seconds": self.settings.audio_seconds,
+            "text_characters": self.settings.characters,
+            "new_tokens": self.settings.new_tokens,
+        }
+        return {"type": "ready", "models": models, "limits": limits}
+
+    async def _complain(self, message: str, fatal: bool = False) -> None:
+        await self.tell({"type": "error", "message": message, "fatal": fatal})
+
+    async def tell(
+        self, message: dict[str, Any], binary: bytes | None = None
+    ) -> None:
+        """Send a message and the samples that belong to it: both, or none."""
+        await asyncio.shield(self._send_both(message, binary))
+
+    async def _send_both(
+        self, message: dict[str, Any], binary: bytes | None
+    ) -> None:
+        async with self.sending:
+            await self.socket.send_text(json.dumps(message))
+            if binary is not None:
+                await self.socket.send_bytes(binary)
+
+    def remember(self, turn: list[Segment]) -> None:
+        """Keep what the model has said as a turn."""
+        if turn:
+            self.turns.append(turn)
+
+    async def ask(self, prompt: list[Segment], options: Options) -> Answer:
+        """Return the model's answer."""
+        return await self._model.ask(prompt, options)
+
+
+class _Turn:
+    """An answer of the model while it is made."""
+
+    def __init__(self, talk: _Conversation, seed: int):
+        self.talk = talk
+        self.seed = seed
+        self.said = Said()
+        self.tokens = 0
+        self.begun = time.perf_counter()
+        self.first_audio: float | None = None
+
+    async def make(self, prompt: list[Segment], options: Options) -> None:
+        """Tell what is made; keep it as a turn, also when it is cancelled."""
+        reason = "cancelled"
+        try:
+            async with await self.talk.ask(prompt, options) as answer:
+                async for piece in answer:
+                    self.said.add(piece)
+                    self.tokens = answer.tokens
+                    await self._tell(piece)
+            reason = self.said.end_reason
+        except asyncio.CancelledError:
+            pass
+        except RequestError as error:
+            await self._end_with(str(error.detail))
+            return
+        except (WebSocketDisconnect, RuntimeError):
+            return  # The client has left.
+        except Exception:
+            logger.exception("an answer could not be made")
+            await self._end_with("the server has failed")
+            return
+        self.talk.remember(self.said.segments)
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self.talk.tell(self._end(reason))
+
+    async def _tell(self, piece: StreamPiece) -> None:
+        if piece.kind == "text":
+            await self._tokens([["text", piece.text]])
+            await self.talk.tell({"type": "text", "text": piece.text})
+        if piece.units is not None:
+            await self._tokens(_tokens_of(piece.units))
+        if piece.wav is not None:
+            if self.first_audio is None:
+                self.first_audio = time.perf_counter() - self.begun
+            samples = samples_of(piece.wav)
+            message = {
+                "type": "audio",
+                "samples": len(samples),
+                "sample_rate": SAMPLE_RATE,
+            }
+            await self.talk.tell(message, samples.astype("<i2").tobytes())
+
+    async def _tokens(self, tokens: Sequence[Sequence[Any]]) -> None:
+        await self.talk.tell(
+            {"type": "tokens", "role": "assistant", "tokens": tokens}
+        )
+
+    async def _end_with(self, fault: str) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self.talk.tell(
+                {"type": "error", "message": fault, "fatal": False}
+            )
+
+    def _end(self, reason: str) -> dict[str, Any]:
+        first = self.first_audio
+        return {
+            "type": "end",
+            "reason": reason,
+            "seed": self.seed,
+            "tokens": self.tokens,
+            "first_audio_ms": None if first is None else round(1000 * first),
+            "seconds": round(time.perf_counter() - self.begun, 3),
+        }
+
+
+def _read_json(content: str) -> dict[str, Any]:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, "a message is no JSON") from error
+    if not isinstance(values, dict):
+        raise RequestError(400, "a message is an object with a type")
+    return values
+
+
+def _checked(form: type[Any], values: dict[str, Any]) -> Any:
+    try:
+        return form.model_validate(values)
+    except ValidationError as error:
+        raise of_validation(error) from error
+
+
+def _tokens_of(stream: SpeechStream) -> list[list[Any]]:
+    names = {int(kind): kind.name.lower() for kind in Kind}
+    return [
+        [names[kind], value]
+        for kind, value in zip(stream.kinds.tolist(), stream.values.tolist())
+    ]
+
+
+def _units_message(
+    units: SpeechUnits, start: float, final: bool
+) -> dict[str, Any]:
+    streams = {
+        name: None if stream is None else stream.tolist()
+        for name, stream in (
+            ("phonetic", units.phonetic),
+            ("pitch", units.pitch),
+            ("style", units.style),
+        )
+    }
+    return {
+        "type": "units",
+        "role": "user",
+        "start": start,
+        **streams,
+        "final": final,
+    }

@@ -1,0 +1,100 @@
+// The form of settings.
+
+const BOTH = "both";
+const byId = (id) => document.getElementById(id);
+
+export class Options {
+  constructor(onModel) {
+    this.form = byId("options");
+    this.form.addEventListener("submit", (event) => event.preventDefault());
+    for (const slider of this.form.querySelectorAll("[type=range]")) {
+      slider.addEventListener("input", () => showValue(slider));
+    }
+    byId("model").addEventListener("change", () => {
+      this.#fillSpeakers();
+      onModel();
+    });
+  }
+
+  // What the server has.
+  fill({ models, limits }) {
+    const before = byId("model").value;
+    this.models = models;
+    this.limits = limits;
+    const choices = models.map(({ id }) => new Option(title(id), id));
+    if (models.length === 2) {
+      const names = models.map(({ id }) => title(id)).sort();
+      choices.push(new Option(`${names.join(" and ")}, side by side`, BOTH));
+    }
+    byId("model").replaceChildren(...choices);
+    if (choices.some(({ value }) => value === before)) {
+      byId("model").value = before;
+    }
+    const most = limits.new_tokens;
+    if (most) {
+      byId("tokens").max = most;
+      byId("tokens").value = Math.min(byId("tokens").value, most);
+    }
+    if (limits.text_characters) byId("text").maxLength = limits.text_characters;
+    this.#fillSpeakers();
+  }
+
+  #fillSpeakers() {
+    const before = byId("speaker").value;
+    const chosen = this.chosen;
+    const known = chosen[0].speakers.filter((name) =>
+      chosen.every(({ speakers }) => speakers.includes(name)));
+    byId("speaker").replaceChildren(
+      new Option("the model's first", ""),
+      ...known.map((name) => new Option(name, name)));
+    if (known.includes(before)) byId("speaker").value = before;
+    for (const place of document.querySelectorAll("[data-rate]")) {
+      const rate = chosen.at(-1).rates[place.dataset.rate];
+      place.textContent = rate ? `, ${rate} a second` : ", not this model";
+    }
+  }
+
+  get compares() {
+    return byId("model").value === BOTH;
+  }
+
+  // Models that answer, in the order of their names.
+  get chosen() {
+    const value = byId("model").value;
+    if (value !== BOTH) return this.models.filter(({ id }) => id === value);
+    return [...this.models].sort((a, b) => a.id.localeCompare(b.id));
+  }
+
+  get atOnce() {
+    return byId("at-once").checked;
+  }
+
+  get aloud() {
+    return byId("aloud").checked;
+  }
+
+  // Those of a model, as the server takes them.
+  settings(model) {
+    if (!this.form.reportValidity()) {
+      throw new Error("A setting is not what it can be.");
+    }
+    const seed = byId("seed").value;
+    return {
+      model: model.id,
+      output: document.querySelector("[name=output]:checked").value,
+      speaker: byId("speaker").value || null,
+      temperature: Number(byId("temperature").value),
+      top_p: Number(byId("top_p").value),
+      max_new_tokens: Number(byId("tokens").value),
+      seed: seed === "" ? null : Number(seed),
+    };
+  }
+}
+
+export function title(id) {
+  return id.charAt(0).toUpperCase() + id.slice(1);
+}
+
+function showValue(slider) {
+  slider.nextElementSibling.textContent = Number(slider.value).toFixed(2);
+}
