@@ -20,6 +20,16 @@ _FRAME_KERNEL = 3
 _PIECE_SAMPLES = 256000
 
 
+def _round_length(frames: int) -> int:
+    """Return so many frames or a few more, of four lengths in each octave.
+
+    oneDNN prepares each of its convolutions for each length that it meets,
+    which takes as long as the convolution itself, in bfloat16 ten times.
+    """
+    step = 1 << max(frames.bit_length() - 3, 0)
+    return -(-frames // step) * step
+
+
 class HifiGanGenerator(nn.Module):
     """HiFi-GAN's generator (Kong et al., NeurIPS 2020).
 
@@ -118,6 +128,9 @@ class HifiGanGenerator(nn.Module):
             Frames of each item, shape (batch,); on the CPU they keep a GPU
             from being waited for.
         """
+        frames = x.shape[-1]
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            x = F.pad(x, (0, _round_length(frames) - frames))
         mask = frame_mask(lengths, x.shape[-1])
         mask = None if mask is None else mask.to(x.device)
         x = to_channels_last(zero_padding(x, mask))
@@ -131,7 +144,7 @@ class HifiGanGenerator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             y = self.output(F.leaky_relu(x).float())
         # The gradient of tanh needs its output: mask what goes in.
-        return zero(y, mask).tanh().squeeze(2)
+        return zero(y, mask).tanh().squeeze(2)[..., : frames * self.hop]
 
     def synthesize(self, x: Tensor) -> Tensor:
         """Return the waveform of one item, in memory that does not grow.

@@ -154,3 +154,16 @@ def test_a_generator_in_bfloat16():
         reduced = generator.synthesize(x)
     assert reduced.dtype == torch.float32
     assert 0 < (reduced - exact).std() < 0.03 * exact.std()
+
+
+@pytest.mark.parametrize("frames", [1, 3, 9, 17, 33])
+def test_lengths_that_are_rounded_change_nothing(frames):
+    generator = HifiGanGenerator(8, 32, [4, 2], [8, 4], [3, 7], [[1, 3]] * 2)
+    generator.prepare_for_inference()
+    x = noise(2, 8, frames)
+    lengths = torch.tensor([frames, max(frames - 2, 1)])
+    expected = generator(x, lengths).detach()  # with gradients: as it is
+    with torch.inference_mode():
+        found = generator(x, lengths)
+    assert found.shape == (2, 1, frames * 8)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
