@@ -37,7 +37,8 @@ function show(next, turn) {
   $("record").disabled = !idle && !recording;
   $("record").setAttribute("aria-pressed", String(recording));
   $("record-label").textContent = recording ? "Stop" : "Record";
-  $("cancel").disabled = state !== "answering";
+  $("cancel").hidden = state !== "answering";
+  $("continue").hidden = state === "answering";
   $("continue").disabled = !idle || !talk.hasPrompt;
   $("undo").disabled = $("clear").disabled = !idle || !talk.rounds.length;
   $("save").disabled = !idle || !talk.rounds.length;
@@ -155,7 +156,11 @@ $("key-form").addEventListener("submit", (event) => {
   connect();
 });
 
+// Text that is dragged goes where it is dropped.
+const holdsFiles = ({ dataTransfer }) => dataTransfer.types.includes("Files");
+
 addEventListener("dragover", (event) => {
+  if (!holdsFiles(event)) return;
   event.preventDefault();
   document.body.classList.add("dropping");
 });
@@ -163,10 +168,13 @@ addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) document.body.classList.remove("dropping");
 });
 addEventListener("drop", (event) => {
+  if (!holdsFiles(event)) return;
   event.preventDefault();
   document.body.classList.remove("dropping");
   const [file] = event.dataTransfer.files;
-  if (file) turn(() => talk.addFile(file));
+  if (!file) return;
+  if (state === "idle") turn(() => talk.addFile(file));
+  else complain(new Error(`${file.name} came too early; drop it once more.`));
 });
 
 addEventListener("focusin", ({ target }) => (focused = target));
@@ -174,10 +182,6 @@ addEventListener("pointerdown", () => (focused = null));
 
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state === "answering") talk.cancel();
-  if (event.key === " " && event.target === document.body && !event.repeat) {
-    event.preventDefault();
-    toggleRecording();
-  }
 });
 
 connect();

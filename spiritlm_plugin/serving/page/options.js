@@ -23,8 +23,7 @@ export class Options {
     this.limits = limits;
     const choices = models.map(({ id }) => new Option(title(id), id));
     if (models.length === 2) {
-      const names = models.map(({ id }) => title(id)).sort();
-      choices.push(new Option(`${names.join(" and ")}, side by side`, BOTH));
+      choices.push(new Option("Both, side by side", BOTH));
     }
     byId("model").replaceChildren(...choices);
     if (choices.some(({ value }) => value === before)) {
@@ -45,7 +44,7 @@ export class Options {
     const known = chosen[0].speakers.filter((name) =>
       chosen.every(({ speakers }) => speakers.includes(name)));
     byId("speaker").replaceChildren(
-      new Option("the model's first", ""),
+      new Option("the model's choice", ""),
       ...known.map((name) => new Option(name, name)));
     if (known.includes(before)) byId("speaker").value = before;
     for (const place of document.querySelectorAll("[data-rate]")) {

@@ -20,18 +20,28 @@ export class Recorder {
     } catch (error) {
       throw new Error(explain(error), { cause: error });
     }
-    const context = recorder.context = new AudioContext();
-    await context.audioWorklet.addModule(
+    recorder.context = new AudioContext();
+    try {
+      await recorder.#listen(onSamples);
+    } catch (error) {
+      await recorder.#close();
+      throw error;
+    }
+    return recorder;
+  }
+
+  async #listen(onSamples) {
+    await this.context.audioWorklet.addModule(
       new URL("recorder-worklet.js", import.meta.url));
-    const source = context.createMediaStreamSource(recorder.media);
-    const node = recorder.node = new AudioWorkletNode(context, "recorder", {
+    const source = this.context.createMediaStreamSource(this.media);
+    this.node = new AudioWorkletNode(this.context, "recorder", {
       numberOfOutputs: 0,
     });
-    recorder.ended = new Promise((resolve) => {
-      node.port.onmessage = ({ data }) => (data ? onSamples(data) : resolve());
+    this.ended = new Promise((resolve) => {
+      this.node.port.onmessage = ({ data }) =>
+        (data ? onSamples(data) : resolve());
     });
-    recorder.begin = () => source.connect(node);
-    return recorder;
+    this.begin = () => source.connect(this.node);
   }
 
   get rate() {
@@ -47,6 +57,10 @@ export class Recorder {
   async #stop() {
     this.node.port.postMessage("stop");
     await this.ended;
+    await this.#close();
+  }
+
+  async #close() {
     for (const track of this.media.getTracks()) track.stop();
     await this.context.close();
   }
@@ -70,6 +84,7 @@ export async function readFile(file, mostSeconds) {
         `${file.name} lasts ${sound.duration.toFixed(1)} s; ` +
         `the server takes ${mostSeconds} s at most.`);
     }
+    if (!sound.length) throw new RangeError(`${file.name} holds no sound.`);
     return { samples: mixed(sound), rate: sound.sampleRate };
   } catch (error) {
     if (error instanceof RangeError) throw error;

@@ -83,21 +83,15 @@ export class Turn {
   }
 
   addUnits(units, rates) {
+    if (!this.units) this.#find(".tokens").replaceChildren();
     this.units ??= { start: units.start };
-    for (const kind of Object.keys(SIGNS)) {
-      if (!units[kind]) continue;
-      this.units[kind] = [...(this.units[kind] ?? []), ...units[kind]];
-    }
-    this.figure.setUnits(this.units, rates);
-    this.#showUnits();
-  }
-
-  #showUnits() {
     const list = Object.keys(SIGNS).flatMap((kind) =>
-      (this.units[kind] ?? []).map((value) => [kind, value]));
-    this.#find(".tokens").replaceChildren();
+      (units[kind] ?? []).map((value) => [kind, value]));
+    for (const [kind, value] of list) (this.units[kind] ??= []).push(value);
+    this.figure.setUnits(this.units, rates);
     this.#append(list);
-    this.#summarize("unit", list);
+    this.#summarize("unit", Object.keys(SIGNS).flatMap((kind) =>
+      (this.units[kind] ?? []).map((value) => [kind, value])));
   }
 
   addTokens(tokens) {
