@@ -18,6 +18,7 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
@@ -36,6 +37,8 @@ _LATENCIES = (0.25, 0.5, 1.0, 2.0)
 _STREAMS = ("phonetic", "pitch", "style")
 # Of a microphone's chunks.
 _CHUNK = 1600
+# Of a corpus, from its first on.
+_RECORDINGS = 40
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,11 @@ def changed(lm: SpiritLM, corpus: Path) -> str:
     items = json.loads((corpus / "test.json").read_text(encoding="utf-8"))
     wavs = [
         read_audio(item["wav"].format(data_root=corpus))
-        for item in items.values()
+        for item in list(items.values())[:_RECORDINGS]
     ]
     wholes = [lm.encode_batch([wav])[0] for wav in wavs]
     rows = []
-    for latency in _LATENCIES:
+    for latency in tqdm(_LATENCIES, unit="latency"):
         other, count = dict.fromkeys(_STREAMS, 0), dict.fromkeys(_STREAMS, 0)
         for wav, whole in zip(wavs, wholes):
             parts = lm.encode_stream(wav.split(_CHUNK), SAMPLE_RATE, latency)
