@@ -13,7 +13,7 @@ from spiritlm_plugin.lobes.language_model import LanguageModel, pad_in_front
 _LENGTHS = (9, 4, 12, 1, 7, 11)
 # What no rounding explains: so many times what is rounded off, or as a share of
 # the spread of logits so many units in the last place.
-_SEEN, _UNITS = 30, 32
+_SEEN, _UNITS = 30, 256
 # What padding changes is more than this share.
 _TOO_FAR = 1e-3
 

@@ -387,12 +387,16 @@ def test_scripts_of_a_corpus_are_the_same():
 )
 def test_a_script_stands_alone(script, tmp_path, monkeypatch, capsys):
     copy = shutil.copy(script, tmp_path)
+    if "AsteriskSounds" in script.parts:  # it has a module beside it
+        shutil.copy(script.with_name("phone_alignment.py"), tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "phone_alignment", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(copy), "--help"])
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(copy, run_name="__main__")
     shown = capsys.readouterr().out
-    assert f"python {script.name} " in shown and "of the manifests" in shown
+    assert f"python {script.name} " in shown and "of the manifest" in shown
 
 
 @pytest.mark.parametrize("name", ["tinyspeech", "tinyspeech_stsp"])

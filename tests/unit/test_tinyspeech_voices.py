@@ -255,6 +255,7 @@ def test_words_are_shared_out_by_their_tokens():
 
 
 def test_an_error_of_festival_is_told():
+    pytest.importorskip("pyworld")
     from tinyspeech.engines.festival import segments
 
     with pytest.raises(ValueError, match="Festival says 'SIOD ERROR"):
