@@ -33,6 +33,8 @@ _POLICY = (
     "worker-src 'self' blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+# Of models, the best first.
+_STATES = ("ready", "loading", "failed")
 _PAGE_HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Referrer-Policy": "no-referrer",
@@ -116,17 +118,12 @@ def _add_pages(app: FastAPI) -> None:
     @app.get("/health", response_model=None)
     async def health(request: Request) -> Response:
         """Tell whether all models are loaded."""
-        states = {
-            name: "ready"
-            if model.ready
-            else ("failed" if model.failed else "loading")
-            for name, model in server_of(request).models.items()
-        }
-        ready = set(states.values()) == {"ready"}
+        states = {n: m.state for n, m in server_of(request).models.items()}
+        status = max(states.values(), key=_STATES.index)
         return JSONResponse(
-            {"status": "ready" if ready else "loading", "models": states},
-            200 if ready else BUSY,
-            {} if ready else {"Retry-After": "1"},
+            {"status": status, "models": states},
+            200 if status == "ready" else BUSY,
+            {"Retry-After": "1"} if status == "loading" else {},
         )
 
     @app.get("/metrics", response_model=None)

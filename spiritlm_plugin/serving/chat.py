@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, Response
 
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.audio import ChunkEncoder, decode_base64, encode
 from spiritlm_plugin.serving.errors import RequestError, refused
 from spiritlm_plugin.serving.forms import Chat, Message, TextPart, voice_name
@@ -29,7 +30,7 @@ from spiritlm_plugin.serving.state import (
     server_of,
     while_connected,
 )
-from spiritlm_plugin.serving.worker import Answer, ModelThread, Options
+from spiritlm_plugin.serving.worker import ModelThread
 from spiritlm_plugin.utils.seeds import draw_seeds
 
 router = APIRouter()

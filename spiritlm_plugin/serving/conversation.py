@@ -9,75 +9,38 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from contextlib import suppress
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import Field, ValidationError
 
-from spiritlm_plugin.dataio.audio.resampling import LOWEST_RATE
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
-from spiritlm_plugin.dataio.units.units import (
-    PHONETIC_RATE,
-    PITCH_RATE,
-    SAMPLE_RATE,
-    STYLE_RATE,
-    Kind,
-    SpeechStream,
-    SpeechUnits,
-)
-from spiritlm_plugin.inference.streaming import StreamPiece
-from spiritlm_plugin.serving.audio import samples_of
-from spiritlm_plugin.serving.errors import (
-    RequestError,
-    of_validation,
-    refused,
-)
-from spiritlm_plugin.serving.forms import Form, Heat, Seed, Share
+from spiritlm_plugin.dataio.units.units import PHONETIC_RATE
+from spiritlm_plugin.serving.answers import Answer, Options
+from spiritlm_plugin.serving.errors import RequestError, refused
 from spiritlm_plugin.serving.gate import SUBPROTOCOL, offered_protocols
 from spiritlm_plugin.serving.listening import Listener
-from spiritlm_plugin.serving.state import Said, Server
-from spiritlm_plugin.serving.worker import Answer, ModelThread, Options
+from spiritlm_plugin.serving.messages import (
+    AudioBegin,
+    Configure,
+    Plain,
+    Written,
+    checked,
+    read_message,
+    ready_message,
+    units_message,
+)
+from spiritlm_plugin.serving.state import Server
+from spiritlm_plugin.serving.turns import AnswerTurn
+from spiritlm_plugin.serving.worker import ModelThread
 from spiritlm_plugin.utils.seeds import draw_seeds
 
 logger = logging.getLogger(__name__)
 
 router = APIRouter()
-_RATES = {"phonetic": PHONETIC_RATE, "pitch": PITCH_RATE, "style": STYLE_RATE}
-# Of microphones.
-_HIGHEST_RATE = 96_000
 # Codes with which a WebSocket is closed.
 _TRY_LATER, _FAULT = 1013, 1011
-
-
-class Configure(Form):
-    """How answers are made."""
-
-    type: Literal["configure"] = "configure"
-    model: str = ""
-    output: Literal["any", "text", "speech"] = "any"
-    speaker: int | str | None = None
-    temperature: Heat = 0.8
-    top_p: Share = 0.95
-    max_new_tokens: int = Field(default=200, ge=1)
-    seed: Seed | None = None
-    min_speech_units: int = Field(default=25, ge=0)
-
-
-class _Text(Form):
-    type: Literal["text"]
-    text: str = Field(min_length=1)
-
-
-class _AudioBegin(Form):
-    type: Literal["audio.begin"]
-    sample_rate: int = Field(ge=LOWEST_RATE, le=_HIGHEST_RATE)
-
-
-class _Plain(Form):
-    type: Literal["audio.end", "continue", "cancel", "clear", "undo"]
 
 
 @router.websocket("/v1/conversation")
@@ -108,7 +71,7 @@ class _Conversation:
     async def hold(self) -> None:
         """Take messages until the client leaves or is silent for too long."""
         try:
-            await self.tell(self._ready())
+            await self.tell(ready_message(self.server))
             while (message := await self._receive()) is not None:
                 try:
                     await self._take(message)
@@ -152,7 +115,7 @@ class _Conversation:
         if content is None:
             await self._hear(message.get("bytes") or b"")
             return
-        values = _read_json(content)
+        values = read_message(content)
         kind = values.get("type")
         if kind == "cancel":
             await self._cancel()
@@ -164,17 +127,17 @@ class _Conversation:
         if kind == "configure" and self.recording is not None:
             raise RequestError(409, "audio.end comes before other settings")
         if kind == "configure":
-            await self._configure(_checked(Configure, values))
+            await self._configure(checked(Configure, values))
         elif kind == "text":
-            self._add([Text(_checked(_Text, values).text)])
+            self._add([Text(checked(Written, values).text)])
         elif kind == "audio.begin":
-            rate = _checked(_AudioBegin, values).sample_rate
+            rate = checked(AudioBegin, values).sample_rate
             self.told = 0
             self.recording = Listener(
                 self._model.lm, rate, self.settings.audio_seconds
             )
         else:
-            await self._command(_checked(_Plain, values).type)
+            await self._command(checked(Plain, values).type)
 
     async def _command(self, kind: str) -> None:
         if kind == "audio.end":
@@ -267,7 +230,7 @@ class _Conversation:
             is_last = final and part is parts[-1]
             start = self.told / PHONETIC_RATE
             self.told = 0 if is_last else self.told + len(part)
-            await self.tell(_units_message(part, start, is_last))
+            await self.tell(units_message(part, start, is_last))
 
     async def _answer(self) -> None:
         """Begin to make an answer."""
@@ -285,7 +248,7 @@ class _Conversation:
             seed,
             options.min_speech_units if options.output == "any" else 0,
         )
-        turn = _Turn(self, seed)
+        turn = AnswerTurn(self, seed)
         self.answering = asyncio.create_task(turn.make(prompt, asked))
         await asyncio.sleep(0)  # One that has not begun could not tell its end.
 
@@ -294,31 +257,6 @@ class _Conversation:
             self.answering.cancel()
             with suppress(asyncio.CancelledError):
                 await self.answering
-
-    def _ready(self) -> dict[str, Any]:
-        models = []
-        for name, model in self.server.models.items():
-            vocabulary = model.lm.vocabulary
-            kinds = [
-                kind.name.lower()
-                for kind in sorted(Kind, reverse=True)
-                if vocabulary.unit_count(kind)
-            ]
-            models.append(
-                {
-                    "id": name,
-                    "speakers": model.lm.speakers,
-                    "context": model.lm.context,
-                    "kinds": kinds,
-                    "rates": {kind: _RATES[kind] for kind in kinds},
-                }
-            )
-        limits = {
-            "audio_seconds": self.settings.audio_seconds,
-            "text_characters": self.settings.characters,
-            "new_tokens": self.settings.new_tokens,
-        }
-        return {"type": "ready", "models": models, "limits": limits}
 
     async def _complain(self, message: str, fatal: bool = False) -> None:
         await self.tell({"type": "error", "message": message, "fatal": fatal})
@@ -345,124 +283,3 @@ class _Conversation:
     async def ask(self, prompt: list[Segment], options: Options) -> Answer:
         """Return the model's answer."""
         return await self._model.ask(prompt, options)
-
-
-class _Turn:
-    """An answer of the model while it is made."""
-
-    def __init__(self, talk: _Conversation, seed: int):
-        self.talk = talk
-        self.seed = seed
-        self.said = Said()
-        self.tokens = 0
-        self.begun = time.perf_counter()
-        self.first_audio: float | None = None
-
-    async def make(self, prompt: list[Segment], options: Options) -> None:
-        """Tell what is made; keep it as a turn, also when it is cancelled."""
-        reason = "cancelled"
-        try:
-            async with await self.talk.ask(prompt, options) as answer:
-                async for piece in answer:
-                    self.said.add(piece)
-                    self.tokens = answer.tokens
-                    await self._tell(piece)
-            reason = self.said.end_reason
-        except asyncio.CancelledError:
-            pass
-        except RequestError as error:
-            await self._end_with(str(error.detail))
-            return
-        except (WebSocketDisconnect, RuntimeError):
-            return  # The client has left.
-        except Exception:
-            logger.exception("an answer could not be made")
-            await self._end_with("the server has failed")
-            return
-        self.talk.remember(self.said.segments)
-        with suppress(WebSocketDisconnect, RuntimeError):
-            await self.talk.tell(self._end(reason))
-
-    async def _tell(self, piece: StreamPiece) -> None:
-        if piece.kind == "text":
-            await self._tokens([["text", piece.text]])
-            await self.talk.tell({"type": "text", "text": piece.text})
-        if piece.units is not None:
-            await self._tokens(_tokens_of(piece.units))
-        if piece.wav is not None:
-            if self.first_audio is None:
-                self.first_audio = time.perf_counter() - self.begun
-            samples = samples_of(piece.wav)
-            message = {
-                "type": "audio",
-                "samples": len(samples),
-                "sample_rate": SAMPLE_RATE,
-            }
-            await self.talk.tell(message, samples.astype("<i2").tobytes())
-
-    async def _tokens(self, tokens: Sequence[Sequence[Any]]) -> None:
-        await self.talk.tell(
-            {"type": "tokens", "role": "assistant", "tokens": tokens}
-        )
-
-    async def _end_with(self, fault: str) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):
-            await self.talk.tell(
-                {"type": "error", "message": fault, "fatal": False}
-            )
-
-    def _end(self, reason: str) -> dict[str, Any]:
-        first = self.first_audio
-        return {
-            "type": "end",
-            "reason": reason,
-            "seed": self.seed,
-            "tokens": self.tokens,
-            "first_audio_ms": None if first is None else round(1000 * first),
-            "seconds": round(time.perf_counter() - self.begun, 3),
-        }
-
-
-def _read_json(content: str) -> dict[str, Any]:
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, "a message is no JSON") from error
-    if not isinstance(values, dict):
-        raise RequestError(400, "a message is an object with a type")
-    return values
-
-
-def _checked(form: type[Any], values: dict[str, Any]) -> Any:
-    try:
-        return form.model_validate(values)
-    except ValidationError as error:
-        raise of_validation(error) from error
-
-
-def _tokens_of(stream: SpeechStream) -> list[list[Any]]:
-    names = {int(kind): kind.name.lower() for kind in Kind}
-    return [
-        [names[kind], value]
-        for kind, value in zip(stream.kinds.tolist(), stream.values.tolist())
-    ]
-
-
-def _units_message(
-    units: SpeechUnits, start: float, final: bool
-) -> dict[str, Any]:
-    streams = {
-        name: None if stream is None else stream.tolist()
-        for name, stream in (
-            ("phonetic", units.phonetic),
-            ("pitch", units.pitch),
-            ("style", units.style),
-        )
-    }
-    return {
-        "type": "units",
-        "role": "user",
-        "start": start,
-        **streams,
-        "final": final,
-    }

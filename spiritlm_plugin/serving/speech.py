@@ -11,8 +11,8 @@ from fastapi.responses import Response
 
 from spiritlm_plugin.dataio.units.prompts import tts_query
 from spiritlm_plugin.inference.few_shot import READING_TEMPERATURE
+from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.audio import MEDIA_TYPES, ChunkEncoder
-from spiritlm_plugin.serving.errors import RequestError
 from spiritlm_plugin.serving.forms import Reading, voice_name
 from spiritlm_plugin.serving.state import (
     Server,
@@ -21,7 +21,6 @@ from spiritlm_plugin.serving.state import (
     server_of,
     while_connected,
 )
-from spiritlm_plugin.serving.worker import Answer, Options
 
 router = APIRouter()
 # As of `Reader`.
@@ -36,13 +35,7 @@ async def speak(request: Request, form: Reading) -> Response:
 
 async def _spoken(server: Server, form: Reading) -> Response:
     model = server.model(form.model)
-    if "tts" not in model.lm.vocabulary.markers:
-        raise RequestError(
-            400,
-            f"{form.model} was not trained to read texts aloud",
-            "model",
-            "unsupported_model",
-        )
+    model.require("tts", "read texts aloud")
     server.check_length(form.input, "input")
     options = Options(
         "tts",

@@ -22,11 +22,12 @@ from torch import Tensor
 from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechStream
 from spiritlm_plugin.inference.streaming import StreamPiece
+from spiritlm_plugin.serving.answers import Answer
 from spiritlm_plugin.serving.audio import read_upload
 from spiritlm_plugin.serving.errors import RequestError, refused
 from spiritlm_plugin.serving.metrics import Metrics
 from spiritlm_plugin.serving.settings import Settings
-from spiritlm_plugin.serving.worker import Answer, ModelThread
+from spiritlm_plugin.serving.worker import ModelThread
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from spiritlm_plugin.dataio.units.prompts import asr_query
 from spiritlm_plugin.dataio.units.segments import Speech
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.errors import RequestError
 from spiritlm_plugin.serving.forms import Transcription
 from spiritlm_plugin.serving.state import (
@@ -20,7 +21,6 @@ from spiritlm_plugin.serving.state import (
     server_of,
     while_connected,
 )
-from spiritlm_plugin.serving.worker import Answer, Options
 
 router = APIRouter()
 # As of `Transcriber`.
@@ -39,13 +39,7 @@ async def transcribe(
 
 async def _transcript(server: Server, form: Transcription) -> Response:
     model = server.model(form.model)
-    if "asr" not in model.lm.vocabulary.markers:
-        raise RequestError(
-            400,
-            f"{form.model} was not trained to transcribe",
-            "model",
-            "unsupported_model",
-        )
+    model.require("asr", "transcribe")
     content = await form.file.read()
     most = server.settings.audio_seconds
     wav = await server.read(model, content, most, "file")

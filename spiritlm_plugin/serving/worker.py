@@ -12,24 +12,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from spiritlm_plugin.dataio.units.segments import Segment
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.decoders.continuous import Piece
-from spiritlm_plugin.decoders.engines import TransformersEngine
 from spiritlm_plugin.decoders.joining import Joining
-from spiritlm_plugin.decoders.llama_steps import is_llama
 from spiritlm_plugin.inference.generation import Speaking, Turn
 from spiritlm_plugin.inference.spiritlm import SpiritLM
 from spiritlm_plugin.inference.streaming import Output, StreamPiece
-from spiritlm_plugin.serving.errors import busy, refused
+from spiritlm_plugin.serving.answers import Answer, Job, Options, put
+from spiritlm_plugin.serving.batches import WholeOutputs, new_batch
+from spiritlm_plugin.serving.errors import BUSY, RequestError, busy, refused
 from spiritlm_plugin.serving.metrics import Metrics
 from spiritlm_plugin.serving.settings import Settings
 
@@ -44,144 +42,6 @@ _UNSEEN_TOKENS = 50
 _OUTPUTS_PER_TOKEN = 2
 # Loading sets what all threads see, such as the default type.
 _LOADING = threading.Lock()
-
-
-class Options(NamedTuple):
-    """As of `SpiritLM.generate`, and whether the answer is sent as it comes."""
-
-    output: str
-    max_new_tokens: int = 200
-    temperature: float = 0.8
-    top_p: float = 0.95
-    speaker: int | str | None = None
-    seed: int = 0
-    min_speech_units: int = 0
-    vocode: bool = True
-    stream: bool = True
-
-
-@dataclass(eq=False)
-class _Job:
-    """A request that waits, or whose output is made."""
-
-    prompt: Sequence[Segment]
-    options: Options
-    deliver: Callable[[Any], None]
-    cancelled: bool = False
-    prompt_tokens: int = 0
-    tokens: int = 0
-    unseen: list[int] = field(default_factory=list)
-    output: Output | None = None
-    spoken: bool = False
-    asked: float = field(default_factory=time.perf_counter)
-
-
-@dataclass(eq=False)
-class _Whole:
-    """Stands for `Joining` where an engine makes whole outputs alone."""
-
-    lm: SpiritLM
-    output: str
-    temperature: float
-    top_p: float
-    jobs: dict[int, tuple[Sequence[int], int, int]] = field(
-        default_factory=dict
-    )
-    count: int = 0
-
-    def __len__(self) -> int:
-        return len(self.jobs)
-
-    def add(
-        self, prompt: Sequence[int], seed: int = 0, max_new_tokens: int = 200
-    ) -> int:
-        self.count += 1
-        self.jobs[self.count] = (prompt, seed, max_new_tokens)
-        return self.count
-
-    def drop(self, index: int) -> None:
-        self.jobs.pop(index, None)
-
-    def step(self) -> list[Piece]:
-        """Make the outputs of those with the limit of the first."""
-        limit = next(iter(self.jobs.values()))[2]
-        chosen = {i: job for i, job in self.jobs.items() if job[2] == limit}
-        for index in chosen:
-            del self.jobs[index]
-        made = self.lm.engine.decode(
-            [prompt for prompt, _, _ in chosen.values()],
-            self.output,
-            limit,
-            self.temperature,
-            self.top_p,
-            [seed for _, seed, _ in chosen.values()],
-        )
-        return [
-            Piece(index, result.ids.tolist(), result.end_reason)
-            for index, result in zip(chosen, made)
-        ]
-
-
-class Answer:
-    """Pieces of an output as they come; iterate once, and close.
-
-    Attributes
-    ----------
-    prompt_tokens : int
-        Of what was asked.
-    """
-
-    def __init__(
-        self, model: ModelThread, job: _Job, pieces: asyncio.Queue[Any]
-    ):
-        self._model, self._job, self._pieces = model, job, pieces
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + model.settings.request_seconds
-        self._ended = False
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of what was asked."""
-        return self._job.prompt_tokens
-
-    @property
-    def tokens(self) -> int:
-        """Tokens made so far."""
-        return self._job.tokens
-
-    async def begun(self) -> None:
-        """Wait until the request has been looked at."""
-        await self._next()
-
-    async def __aiter__(self) -> AsyncIterator[StreamPiece]:
-        while not self._ended:
-            piece = await self._next()
-            self._ended = piece.kind == "end"
-            yield piece
-
-    async def _next(self) -> Any:
-        left = self._deadline - asyncio.get_running_loop().time()
-        try:
-            item = await asyncio.wait_for(self._pieces.get(), max(left, 0))
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            most = self._model.settings.request_seconds
-            raise busy(
-                f"the answer took more than {most:g} s; ask for less, or later",
-                "timeout",
-            ) from error
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    def close(self) -> None:
-        """Give up what has not been made."""
-        self._model.cancel(self._job)
-
-    async def __aenter__(self) -> Answer:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.close()
 
 
 class ModelThread:
@@ -209,23 +69,26 @@ class ModelThread:
         self.name = name
         self.settings = settings
         self.metrics = metrics
-        self.failed = False
         self._load = load
         self._lm: SpiritLM | None = None
         self._changed = threading.Condition()
         self._calls: deque[Callable[[], None]] = deque()
-        self._waiting: deque[_Job] = deque()
-        self._batches: dict[tuple[Any, ...], Joining | _Whole] = {}
-        self._running: dict[tuple[Any, ...], dict[int, _Job]] = {}
+        self._waiting: deque[Job] = deque()
+        self._batches: dict[tuple[Any, ...], Joining | WholeOutputs] = {}
+        self._running: dict[tuple[Any, ...], dict[int, Job]] = {}
         self._stopped = False
         self._thread = threading.Thread(
             target=self._run, name=f"model {name}", daemon=True
         )
 
     @property
-    def ready(self) -> bool:
-        """Whether the model is loaded, and runs."""
-        return self._lm is not None and self._thread.is_alive()
+    def state(self) -> Literal["ready", "loading", "failed"]:
+        """Whether it is loaded and runs, or will, or will not any more."""
+        is_alive = self._thread.is_alive()
+        if self._lm is not None and is_alive:
+            return "ready"
+        has_begun = self._thread.ident is not None
+        return "failed" if has_begun and not is_alive else "loading"
 
     @property
     def lm(self) -> SpiritLM:
@@ -236,10 +99,34 @@ class ModelThread:
         RequestError
             If it is not loaded.
         """
-        if self._lm is None or not self.ready:
-            state = "cannot be" if self.failed else "is being"
-            raise busy(f"the model {self.name} {state} loaded", "loading")
+        state = self.state
+        if state == "loading":
+            raise busy(f"the model {self.name} is being loaded", state)
+        if self._lm is None or state == "failed":
+            raise RequestError(
+                BUSY,
+                f"the model {self.name} has failed; the server's log says why",
+                code=state,
+            )
         return self._lm
+
+    def require(self, marker: str, task: str) -> None:
+        """Raise RequestError if the model has not learned a task.
+
+        Arguments
+        ---------
+        marker : str
+            The key of its token.
+        task : str
+            What to call it.
+        """
+        if marker not in self.lm.vocabulary.markers:
+            raise RequestError(
+                400,
+                f"{self.name} was not trained to {task}",
+                "model",
+                "unsupported_model",
+            )
 
     def start(self) -> None:
         """Load the model, and wait for requests."""
@@ -269,12 +156,10 @@ class ModelThread:
                 f"{len(self._waiting)} requests wait already; ask later",
                 "queue_full",
             )
-        loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[Any] = asyncio.Queue()
-        job = _Job(prompt, options, partial(_put, loop, pieces))
-        answer = Answer(self, job, pieces)
+        seconds = self.settings.request_seconds
+        answer = Answer(prompt, options, seconds, self.cancel)
         with self._changed:
-            self._waiting.append(job)
+            self._waiting.append(answer.job)
             self._count_waiting()
             self._changed.notify()
         try:
@@ -300,9 +185,9 @@ class ModelThread:
 
         def run() -> None:
             try:
-                _put(loop, result, (function(lm), None))
+                put(loop, result, (function(lm), None))
             except Exception as error:
-                _put(loop, result, (None, error))
+                put(loop, result, (None, error))
 
         with self._changed:
             self._calls.append(run)
@@ -312,7 +197,7 @@ class ModelThread:
             raise error
         return value
 
-    def cancel(self, job: _Job) -> None:
+    def cancel(self, job: Job) -> None:
         """Give up a request, before the next token of it is made."""
         with self._changed:
             job.cancelled = True
@@ -330,7 +215,6 @@ class ModelThread:
                 self._lm = self._load()
         except Exception:
             logger.exception("the model %s cannot be loaded", self.name)
-            self.failed = True
             return
         logger.info("the model %s is ready", self.name)
         with torch.inference_mode():
@@ -359,7 +243,7 @@ class ModelThread:
     def _admit(self, lm: SpiritLM) -> None:
         """Take requests for which there is room."""
         room = self.settings.rows - self._busy
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         with self._changed:
             while self._waiting and len(jobs) < min(room, _TOGETHER):
                 jobs.append(self._waiting.popleft())
@@ -376,9 +260,7 @@ class ModelThread:
             except Exception as error:
                 job.deliver(error)
 
-    def _begin(
-        self, lm: SpiritLM, job: _Job, prompt: Sequence[Segment]
-    ) -> None:
+    def _begin(self, lm: SpiritLM, job: Job, prompt: Sequence[Segment]) -> None:
         """Put a request into the batch of its settings."""
         options = job.options
         ids = lm.vocabulary.encode(prompt, options.output)
@@ -390,7 +272,7 @@ class ModelThread:
         job.prompt, job.prompt_tokens = prompt, len(ids)
         key = (options.output, options.temperature, options.top_p)
         if key not in self._batches:
-            self._batches[key] = self._batch(lm, *key)
+            self._batches[key] = new_batch(lm, *key, self.settings.rows)
             self._running[key] = {}
         index = self._batches[key].add(
             ids, options.seed, options.max_new_tokens
@@ -398,15 +280,6 @@ class ModelThread:
         self._running[key][index] = job
         self.metrics.tokens.labels(self.name, "in").inc(len(ids))
         job.deliver(None)
-
-    def _batch(
-        self, lm: SpiritLM, output: str, temperature: float, top_p: float
-    ) -> Joining | _Whole:
-        engine = lm.engine
-        if isinstance(engine, TransformersEngine) and is_llama(engine.lm):
-            rows = self.settings.rows
-            return Joining(engine.lm, output, temperature, top_p, rows=rows)
-        return _Whole(lm, output, temperature, top_p)
 
     def _advance(self, key: tuple[Any, ...], lm: SpiritLM) -> None:
         """Make the next tokens of a batch."""
@@ -437,7 +310,7 @@ class ModelThread:
         if not len(batch):
             del self._batches[key], self._running[key]
 
-    def _say(self, lm: SpiritLM, job: _Job, piece: Piece) -> bool:
+    def _say(self, lm: SpiritLM, job: Job, piece: Piece) -> bool:
         """Deliver what new tokens say; True at the end of an output."""
         job.tokens += len(piece.ids)
         self.metrics.tokens.labels(self.name, "out").inc(len(piece.ids))
@@ -455,7 +328,7 @@ class ModelThread:
                     self._deliver(job, item)
         return job.output.ended
 
-    def _worth(self, job: _Job) -> int:
+    def _worth(self, job: Job) -> int:
         """Return for how many tokens it is worth to look at what they say.
 
         First audio is not kept waiting, nor does its voice, where none is
@@ -465,7 +338,7 @@ class ModelThread:
             return _UNSEEN_TOKENS
         return 1 + (self._busy // _OUTPUTS_PER_TOKEN if job.spoken else 0)
 
-    def _deliver(self, job: _Job, piece: StreamPiece) -> None:
+    def _deliver(self, job: Job, piece: StreamPiece) -> None:
         if piece.wav is not None:
             if not job.spoken:
                 waited = time.perf_counter() - job.asked
@@ -476,7 +349,7 @@ class ModelThread:
         job.deliver(piece)
 
 
-def _output(lm: SpiritLM, job: _Job, ids: Sequence[int]) -> Output:
+def _output(lm: SpiritLM, job: Job, ids: Sequence[int]) -> Output:
     """Return the output of a request, told its first tokens."""
     options = job.options
     turn = Turn(
@@ -492,11 +365,3 @@ def _output(lm: SpiritLM, job: _Job, ids: Sequence[int]) -> Output:
         options.min_speech_units,
         vocode=options.vocode,
     )
-
-
-def _put(
-    loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], item: Any
-) -> None:
-    """Put something into a queue of another thread, if that still runs."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(queue.put_nowait, item)

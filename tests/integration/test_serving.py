@@ -740,6 +740,22 @@ def test_health_and_metrics(port):
     assert b"passwd" not in text and b"nothing" not in text
 
 
+def test_a_model_that_has_failed_is_told(lm):
+    def load():
+        raise OSError("no such file")
+
+    with running(create_app({"good": lm, "bad": load})) as port:
+        states = {"good": "ready", "bad": "failed"}
+        expected = {"status": "failed", "models": states}
+        wait_until(
+            lambda: json.loads(request(port, "GET", "/health")[1]) == expected
+        )
+        assert request(port, "GET", "/health")[0] == 503
+        form = {"model": "bad", "input": "a"}
+        status, body = request(port, "POST", "/v1/audio/speech", form)
+        assert status == 503 and b"no such file" not in body
+
+
 def test_it_is_not_ready_before_the_model_is(lm):
     loaded = threading.Event()
 

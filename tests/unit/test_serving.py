@@ -20,7 +20,8 @@ from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.units.segments import Speech, Text
 from spiritlm_plugin.decoders.constrained import decode
 from spiritlm_plugin.decoders.joining import Joining
-from spiritlm_plugin.serving import Settings, command, worker
+from spiritlm_plugin.serving import Settings, batches, command
+from spiritlm_plugin.serving.answers import Options
 from spiritlm_plugin.serving.audio import (
     MEDIA_TYPES,
     ChunkEncoder,
@@ -33,7 +34,7 @@ from spiritlm_plugin.serving.forms import Reading as ReadingForm
 from spiritlm_plugin.serving.gate import Gate
 from spiritlm_plugin.serving.metrics import Metrics
 from spiritlm_plugin.serving.state import Said
-from spiritlm_plugin.serving.worker import ModelThread, Options
+from spiritlm_plugin.serving.worker import ModelThread
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def thread(lm):
         made = ModelThread("base", lambda: lm, Settings(**limits), Metrics())
         started.append(made)
         made.start()
-        while not made.ready:
+        while made.state != "ready":
             pass
         return made
 
@@ -174,7 +175,7 @@ def test_answers_are_those_of_generate(
 ):
     """Also where the engine gives whole outputs alone."""
     if whole_outputs:
-        monkeypatch.setattr(worker, "is_llama", lambda lm: False)
+        monkeypatch.setattr(batches, "is_llama", lambda lm: False)
     model, asked = thread(rows=4), mixed(recording)
 
     async def all_at_once():
@@ -277,9 +278,10 @@ def test_a_model_that_cannot_be_loaded_is_told():
     model = ModelThread("m", load, Settings(), Metrics())
     model.start()
     model.stop()
-    assert model.failed and not model.ready
-    with pytest.raises(RequestError, match="cannot be loaded"):
+    assert model.state == "failed"
+    with pytest.raises(RequestError, match="m has failed") as caught:
         _ = model.lm
+    assert "Retry-After" not in caught.value.headers
 
 
 # Who comes in.
