@@ -82,6 +82,8 @@ class StreamingTokenizer:
                 )
             self.step = round(self.latency * SAMPLE_RATE)
         self.audio = torch.zeros(0)
+        self.new: list[Tensor] = []  # behind it, not joined to it yet
+        self.samples = 0  # of both
         self.any = False
         self._begin()
 
@@ -104,17 +106,17 @@ class StreamingTokenizer:
         SpeechUnits
             Of each stream those that go on where the ones before them ended.
         """
-        self.audio = torch.cat([self.audio, wav])
+        self.new.append(wav)
+        self.samples += len(wav)
         while True:
             heard = min(self.heard + self.step, WINDOW_SAMPLES)
-            if self.first * SAMPLE_RATE + len(self.audio) < heard:
+            if self.first * SAMPLE_RATE + self.samples < heard:
                 return
             self.heard = heard
             final = heard == WINDOW_SAMPLES
             yield from self._units(final)
             if final:
-                done = heard - self.first * SAMPLE_RATE
-                self.audio = self.audio[done:]
+                self._forget(heard - self.first * SAMPLE_RATE)
                 self._begin()
 
     def finish(self) -> Iterator[SpeechUnits]:
@@ -125,7 +127,7 @@ class StreamingTokenizer:
         ValueError
             If the recording is shorter than 80 ms.
         """
-        self.heard = self.first * SAMPLE_RATE + len(self.audio)
+        self.heard = self.first * SAMPLE_RATE + self.samples
         if self.heard >= MIN_SAMPLES or not self.any:
             yield from self._units(True)
 
@@ -135,7 +137,7 @@ class StreamingTokenizer:
         if not final and all(until[n] <= self.given[n] for n in _RATES):
             return
         begin = self._listen_from()
-        self.audio = self.audio[(begin - self.first) * SAMPLE_RATE :]
+        self._forget((begin - self.first) * SAMPLE_RATE)
         self.first = begin
         wav = self.audio[: self.heard - begin * SAMPLE_RATE]
         [units] = self.tokenizer([wav])
@@ -154,6 +156,11 @@ class StreamingTokenizer:
         if any(stream is not None and len(stream) for stream in new.values()):
             assert new["phonetic"] is not None  # every tokenizer has these
             yield SpeechUnits(new["phonetic"], new["pitch"], new["style"])
+
+    def _forget(self, samples: int) -> None:
+        """Drop the first samples of the audio that is kept."""
+        self.audio = torch.cat([self.audio, *self.new])[samples:]
+        self.new, self.samples = [], self.samples - samples
 
     def _listen_from(self) -> int:
         """Return the second from which the next units are told."""

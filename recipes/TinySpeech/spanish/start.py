@@ -39,7 +39,9 @@ def write_start(folder: str | Path, model: str = "tinyspeech") -> None:
     phonetic = built["modules"]["tokenizer"].phonetic
     phonetic.get_submodule("encoder.model").save_pretrained(folder / "hubert")
     save_part(folder / "phonetic", phonetic_arguments(phonetic), phonetic)
-    save_part(folder / "vocoder", {}, built["modules"]["vocoder"])
+    vocoder = built["modules"]["vocoder"]
+    known = {"speakers": vocoder.speakers}
+    save_part(folder / "vocoder", known, vocoder)
 
 
 def phonetic_arguments(phonetic: PhoneticTokenizer) -> dict:

@@ -1,0 +1,128 @@
+"""What trainings start from, where a model that ships is carried over."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.inference import SpeechCodec
+from spiritlm_plugin.integrations.parts import read_parts
+from spiritlm_plugin.lobes.language_model import load_language_model
+from spiritlm_plugin.lobes.vocoder import UnitVocoder
+from spiritlm_plugin.pretrained.folders import local_folder
+from spiritlm_plugin.training.vocoder import load_pretrained
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "TinySpeech"
+
+
+def load_script(name):
+    path = RECIPES / name / "start.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_start", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def spanish(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spanish")
+    load_script("spanish").write_start(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def carried(spanish, tinyspeech, tmp_path_factory):
+    """The shipped model, carried over to its own units."""
+    folder = tmp_path_factory.mktemp("carried")
+    phonetic = spanish / "phonetic"
+    load_script("voices").write_start(folder, tinyspeech, phonetic)
+    return folder
+
+
+def of_two_voices(folder):
+    """Return a vocoder of a known and a new voice, as it begins."""
+    shipped = SpeechCodec.from_hparams("tinyspeech", "hyperparams_base.yaml")
+    old = shipped.mods.vocoder
+    new = UnitVocoder(
+        phonetic_units=200,
+        embedding_dim=64,
+        duration_dim=64,
+        speakers=["ben", "joe"],
+        recognizes_speakers=True,
+        global_styles=3,
+        generator={
+            "channels": 256,
+            "upsample_rates": [5, 4, 4, 4, 2],
+            "upsample_kernels": [11, 8, 8, 8, 4],
+            "resblock_kernels": [3, 7],
+            "resblock_dilations": [[1, 3, 5], [1, 3, 5]],
+            "frame_dilations": [1, 3, 9],
+        },
+    )
+    load_pretrained(folder, new)
+    voices = [v.embeddings["speaker"].weight for v in (old, new)]
+    return old, *voices
+
+
+def test_a_vocoder_keeps_the_voices_that_it_knows(spanish):
+    old, before, after = of_two_voices(spanish / "vocoder")
+    ben = old.speakers.index("ben")
+    torch.testing.assert_close(after[0], before[ben])
+    torch.testing.assert_close(after[1], before.mean(0))
+
+
+def test_carried_vocoders_do_so_too(carried):
+    old, before, after = of_two_voices(carried / "vocoder_base")
+    torch.testing.assert_close(after[0], before[old.speakers.index("ben")])
+    parts = read_parts(vocoder=carried / "vocoder")
+    assert "embeddings.pitch.weight" in parts.states["vocoder"]
+
+
+def test_units_that_are_the_same_keep_what_is_known_of_them(
+    carried, tinyspeech
+):
+    script = load_script("voices")
+    tokenizer = SpeechCodec.from_hparams("tinyspeech").mods.tokenizer.phonetic
+    items = list(load_manifest(tinyspeech / "valid").values())
+    known = {item["speaker"] for item in items}
+    shares = script.unit_shares(tokenizer, tokenizer, items, known)
+    torch.testing.assert_close(shares.sum(1), torch.ones(200))
+    frames = torch.cat(
+        [script.units_of(tokenizer, script.load_wav(item)) for item in items]
+    ).bincount(minlength=200)
+    assert int(frames.count_nonzero()) > 50
+    # A prior of five frames stands against those that were counted.
+    least = frames / (frames + 5)
+    assert bool((shares.diagonal() >= least - 1e-4).all())
+
+    shipped = local_folder("tinyspeech", "hyperparams.yaml")
+    for name in ("language_model", "language_model_base"):
+        old, new = (
+            load_language_model(folder / name) for folder in (shipped, carried)
+        )
+        ids = new.vocabulary.speech_tokens()
+        assert ids == old.vocabulary.speech_tokens()
+        units = torch.tensor([ids[f"[Hu{unit}]"] for unit in range(200)])
+        rest = torch.ones(len(new.vocabulary), dtype=torch.bool)
+        rest[units] = False
+        weights = [
+            lm.model.get_input_embeddings().weight.detach() for lm in (old, new)
+        ]
+        before, after = (weight[: len(rest)][rest] for weight in weights)
+        assert torch.equal(before, after)
+        before, after = (weight[units] for weight in weights)
+        torch.testing.assert_close(after, shares @ before, atol=1e-5, rtol=1e-4)
+
+
+def test_a_voice_that_is_not_known_tells_by_its_phones_alone(tinyspeech):
+    script = load_script("voices")
+    tokenizer = SpeechCodec.from_hparams("tinyspeech").mods.tokenizer.phonetic
+    items = list(load_manifest(tinyspeech / "valid").values())
+    one = items[0]["speaker"]
+    others = [item for item in items if item["speaker"] != one]
+    strangers = script.unit_shares(tokenizer, tokenizer, others, {one})
+    torch.testing.assert_close(strangers.sum(1), torch.ones(200))
+    # Nothing was said by who is known, so nothing is known.
+    torch.testing.assert_close(strangers, torch.full((200, 200), 1 / 200))
