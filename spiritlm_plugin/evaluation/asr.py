@@ -36,6 +36,7 @@ from spiritlm_plugin.evaluation.predictions import Rows
 from spiritlm_plugin.evaluation.reports import (
     ERRORS,
     RATES,
+    interval_cell,
     markdown_table,
     percent,
     rates_table,
@@ -46,6 +47,7 @@ from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.inference.few_shot import Answer, Transcriber
 from spiritlm_plugin.inference.protocols import InterleavedModel
 from spiritlm_plugin.metrics.recognition import (
+    WordErrorStats,
     error_figures,
     normalizers_of,
     transcript_errors,
@@ -182,12 +184,14 @@ def report(hparams: ASRSettings, rows: Rows, draws: Sequence[Items]) -> None:
         {name: stats.rate(some) for name, stats in errors.items()}
         for some in by_draw
     ]
+    voices = speaker_figures(errors["WER"], rows)
     summary = {
         "model": model_name(hparams),
         "split": hparams["split"],
         **counts,
         **figures,
         **answered,
+        "speakers": voices,
         **over_draws(draws, rates),
         "settings": settings_shown(
             hparams, **counts, draws=len(draws), **normalizers_of(errors)
@@ -204,6 +208,7 @@ def report(hparams: ASRSettings, rows: Rows, draws: Sequence[Items]) -> None:
         "end. `shots_dropped`: shots that prompts had no room for. `too_long`: "
         "utterances that no prompt had room for; they count as empty. Counts "
         "are of all draws.",
+        *speakers_section(voices),
         "![words wrong](wer.png)",
         markdown_table(
             ["utterance", "said", "transcript"],
@@ -214,6 +219,51 @@ def report(hparams: ASRSettings, rows: Rows, draws: Sequence[Items]) -> None:
         ),
         settings_section(summary["settings"]),
     )
+
+
+def speaker_figures(
+    errors: WordErrorStats, rows: Rows
+) -> dict[str, dict[str, Any]]:
+    """Return how many words of each speaker are wrong.
+
+    Arguments
+    ---------
+    errors : WordErrorStats
+        Of all rows.
+    rows : dict
+        Of `Transcription`, by id.
+
+    Returns
+    -------
+    dict
+        By speaker ``utterances``, ``WER`` in percent, and its 95% interval
+        over utterances; empty where no speakers are known.
+    """
+    found = {}
+    known = {row["speaker"] for row in rows.values()} - {None}
+    for speaker in sorted(known, key=str):
+        of_speaker = {
+            name: row["utterance"]
+            for name, row in rows.items()
+            if row["speaker"] == speaker
+        }
+        found[speaker] = {
+            "utterances": len(set(of_speaker.values())),
+            "WER": errors.rate(of_speaker),
+            "WER_interval": errors.interval(of_speaker),
+        }
+    return found
+
+
+def speakers_section(voices: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the Markdown of `speaker_figures`, where there are several."""
+    if len(voices) > 1:
+        cells = [
+            [name, v["utterances"], v["WER"], interval_cell(v["WER_interval"])]
+            for name, v in voices.items()
+        ]
+        yield markdown_table(["speaker", "utterances", "WER", "95%"], cells)
+        yield "By speaker, over all draws; intervals over utterances."
 
 
 def draw_errors(scores: Iterable[Mapping[str, Any]], path: Path) -> None:

@@ -296,12 +296,14 @@ class WordErrorStats(ErrorRateStats):
         Arguments
         ---------
         groups : dict
-            By utterance what it is drawn with, as of `ratio_interval`.
+            By utterance what it is drawn with, as of `ratio_interval`; only
+            these count.
         """
+        chosen = [s for s in self.scores if s["key"] in groups]
         return percent_interval(
-            [s["num_edits"] for s in self.scores],
-            [s["num_ref_tokens"] for s in self.scores],
-            [groups[s["key"]] for s in self.scores],
+            [s["num_edits"] for s in chosen],
+            [s["num_ref_tokens"] for s in chosen],
+            [groups[s["key"]] for s in chosen],
         )
 
 

@@ -155,6 +155,24 @@ def test_asr_counts_as_jiwer_does(evaluate, answers):
     assert summary["WER"] == pytest.approx(100 * expected)
 
 
+def test_asr_counts_for_each_speaker(evaluate, answers, tmp_path):
+    """Who is heard, and who is not."""
+    answers(lambda i: flagged(TEXTS[i] if i % 2 else ""))
+    summary, rows = evaluate("asr", "--draws=2")
+    speakers = {row["speaker"] for row in rows}
+    assert set(summary["speakers"]) == speakers and len(speakers) > 1
+    for name, found in summary["speakers"].items():
+        of_speaker = [row for row in rows if row["speaker"] == name]
+        expected = jiwer.wer(
+            [normalize_transcript(row["text"]) for row in of_speaker],
+            [normalize_transcript(row["transcript"]) for row in of_speaker],
+        )
+        assert found["WER"] == pytest.approx(100 * expected)
+        assert 2 * found["utterances"] == len(of_speaker)
+        report = (tmp_path / "out" / "report.md").read_text()
+        assert f"| {name} | {found['utterances']} |" in report
+
+
 def test_asr_of_who_says_nothing(evaluate, answers):
     answers(lambda i: flagged(""))
     summary, _ = evaluate("asr")

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# A Base model that hears natural voices: TinySpeech by several engines, the phonetic
+# tokenizer, the Base vocoder, the language model, and what they are worth:
+#
+#     recipes/TinySpeech/voices/train.sh WORK_FOLDER [--debug]
+#
+# With --debug the corpus is tiny and each training has a few steps: it tries all of
+# it out. Vocoder and language model start from those that ship, carried over to the
+# new units.
+#
+# Needs the package with its extras `train` and `eval`, and the engines of
+# recipes/TinySpeech/README.md. PROCESSES processes, two or as many as are named, share
+# what is long. Stopped, it goes on where it was.
+set -euo pipefail
+
+mkdir -p "$1"
+work=$(cd "$1" && pwd)
+cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+together=(torchrun --nproc_per_node "${PROCESSES:-2}")
+size=full few=() few_lm=() all=() unseen=(--utterances 183)
+if [ "${2:-}" = --debug ]; then
+    size=debug few=(--debug) few_lm=(--debug --sample_count 1 --judged_count 2)
+    all=(--debug --utterances 2) unseen=("${all[@]}")
+fi
+
+# step PART SCRIPT YAML [ARGUMENTS]: run a recipe unless its part is there.
+step() {
+    local result=$work/$1 script=$2 yaml=$3
+    shift 3
+    if [ ! -e "$result/config.json" ]; then
+        echo "$(date +%T) $result"
+        python "$script" "$yaml" --output_folder "$(dirname "$result")" \
+            "$@" "${few[@]}"
+    fi
+}
+
+corpus=$work/corpus
+manifests=(--manifest_folder "$corpus")
+python tinyspeech_prepare.py "$corpus" --size "$size" --voices all
+
+# Units: of a HuBERT that predicts phones, which are the same whoever says them.
+if [ ! -e "$work/hubert/hubert/config.json" ]; then
+    python phonetic/make_targets.py "${manifests[@]}" --output_folder "$work/phones"
+fi
+step hubert/hubert phonetic/train_hubert.py phonetic/hparams/hubert.yaml \
+    "${manifests[@]}" --teacher none --units_folder "$work/phones" --units 54 \
+    --heard_weight 1 --number_of_epochs 6 --training_steps 2910 --precision bf16
+step kmeans/phonetic phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml \
+    "${manifests[@]}" --hubert "$work/hubert/hubert" --layer 3 --units 200
+step phonetic/phonetic phonetic/train_quantizer.py \
+    phonetic/hparams/quantizer.yaml "${manifests[@]}" \
+    --teacher "$work/kmeans/phonetic" --number_of_epochs 2 --training_steps 970
+phonetic=(--phonetic "$work/phonetic/phonetic")
+
+"${together[@]}" vocoder/tokenize_corpus.py vocoder/hparams/tokenize.yaml \
+    "${phonetic[@]}" "${manifests[@]}" --output_folder "$work/units"
+[ -e "$work/start/vocoder/config.json" ] ||
+    python voices/start.py "$work/start" "${phonetic[@]}" "${manifests[@]}"
+
+step vocoder/vocoder vocoder/train.py vocoder/hparams/base.yaml \
+    "${phonetic[@]}" --corpus_folder "$work/units" --precision bf16 \
+    --pretrained "$work/start/vocoder_base" --lr 0.0006 --lr_decay 0.1 \
+    --adversarial_step 400 --number_of_epochs 3 --total_steps 2481
+spiritlm-assemble "$work/codec" "${phonetic[@]}" \
+    --vocoder "$work/vocoder/vocoder"
+
+if [ ! -e "$work/base/model/language_model/config.json" ]; then
+    "${together[@]}" pretraining/train.py pretraining/hparams/base.yaml \
+        --output_folder "$work/base" --codec "$work/codec" \
+        --codec_hparams hyperparams.yaml --precision bf16 --compile \
+        --text_files "[$corpus/text/train.txt]" --corpus_folders "[$work/units]" \
+        --mode prompted --loss_weights "{text: 2}" --row_tokens 512 --step_rows 6 \
+        --pretrained "$work/start/language_model_base" \
+        --lr 0.0015 --number_of_epochs 5 --epoch_steps 1000 "${few_lm[@]}"
+fi
+
+# evaluate NAME SCRIPT YAML [ARGUMENTS]: run an evaluation.
+evaluate() {
+    local output=$work/results/$1
+    shift
+    echo "$(date +%T) $output"
+    "${together[@]}" "$@" --output_folder "$output"
+}
+model=("${manifests[@]}" --model "$work/base/model")
+heard=(asr/evaluate.py asr/hparams/evaluate.yaml "${model[@]}"
+    --trained_asr true --shots 0 --num_beams 4)
+evaluate asr "${heard[@]}" "${all[@]}"
+evaluate asr_unseen_voice "${heard[@]}" --split test_unseen_voice "${unseen[@]}"
+evaluate asr_unseen_natural "${heard[@]}" --split test_unseen_natural "${all[@]}"
