@@ -38,9 +38,11 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/yamllint -s .
 	$(BIN)/codespell
-	@# Types are checked beside the tests: each leaves a core idle for a while.
+	@# Types are checked beside the tests: each leaves a core idle for a while. Files of
+	@# many short tests stay at the end, so that processes end together.
 	$(BIN)/python -m mypy & types=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+		--no-loadscope-reorder; \
 	tests=$$?; wait $$types && exit $$tests
 
 demo: $(VENV)/installed-demo

@@ -16,11 +16,8 @@ import signal
 import socket
 import sys
 import traceback
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from speechbrain.utils import logger
 
 PROCESSES = 2
 ROOMS = ("training", "evaluation")
@@ -32,20 +29,8 @@ def main() -> None:
         package = importlib.import_module(f"spiritlm_plugin.{room}")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    describe_environment_once()
-    logger.get_environment_description()
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)
-
-
-def describe_environment_once() -> None:
-    """Let the recipes of a process ask once what is installed.
-
-    SpeechBrain runs ``pip freeze`` for each of them, which takes seconds.
-    """
-    logger.get_environment_description = cache(
-        logger.get_environment_description
-    )
 
 
 def _run(job: dict[str, Any]) -> list[int]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,12 @@ from typing import Any
 import torch
 
 from spiritlm_plugin.dataio.corpus.stores import read_description
+from spiritlm_plugin.utils.environment import package_commit
 from spiritlm_plugin.utils.files import read_json, write_file
 from spiritlm_plugin.utils.processes import rank_and_world_size
 
 FILE = "training.json"
 _PACKAGES = ("spiritlm_plugin", "speechbrain", "torch", "transformers")
-_ROOT = Path(__file__).parents[1]
 # A path, or another value; inside a word these signs are part of it.
 _PIECE = re.compile(r"""(?:[^\[\]{}()"'=,]|(?<=\w)[',=](?=\w))+""")
 _OPTION = re.compile(r"(--\w+=)?(.*)", re.DOTALL)
@@ -82,7 +80,7 @@ def training_record(
         "command": _command(sys.argv if arguments is None else arguments),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": {name: version(name) for name in _PACKAGES},
-        "commit": _commit(),
+        "commit": package_commit(),
         "processes": rank_and_world_size()[1],
         "device": _name_of(torch.device(device)),
         "seed": hparams.get("seed"),
@@ -172,28 +170,6 @@ def _last_name(piece: str) -> str:
     if _HARMLESS.fullmatch(words) and not {".", ".."} & set(parts):
         return piece
     return piece.replace(words, parts[-1].lstrip("~") if parts else "")
-
-
-@cache
-def _commit() -> str | None:
-    """Return the package's last commit, if its files are as they were then."""
-    try:
-        outputs = [
-            subprocess.run(
-                ["git", "-C", str(_ROOT), *command, "--", "."],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout.strip()
-            for command in (
-                ["status", "--porcelain"],
-                ["log", "-1", "--format=%H"],
-            )
-        ]
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    changed, commit = outputs
-    return None if changed else commit or None
 
 
 def _name_of(device: torch.device) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
@@ -22,6 +23,8 @@ from spiritlm_plugin.utils.configuration import (
     check_configuration,
     parse_overrides,
 )
+from spiritlm_plugin.utils.environment import describe_environment
+from spiritlm_plugin.utils.files import write_file
 
 # Stands for an equals sign inside a value; of Unicode's private use.
 _EQUALS = "\ue000"
@@ -71,10 +74,13 @@ def load_recipe(
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
     folder = hparams["output_folder"]
-    sb.create_experiment_directory(folder, hparams_file, text)
-    script = sys.argv[0]
-    if if_main_process() and os.path.isfile(script):
-        shutil.copy(script, folder)
+    sb.create_experiment_directory(
+        folder, hparams_file, text, save_env_desc=False
+    )
+    if if_main_process():
+        write_file(Path(folder) / "env.log", describe_environment())
+        if os.path.isfile(sys.argv[0]):
+            shutil.copy(sys.argv[0], folder)
     return hparams, run_opts
 
 

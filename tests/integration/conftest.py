@@ -15,14 +15,8 @@ import torch
 from spiritlm_plugin import Speech, SpiritLM, Text
 from spiritlm_plugin.integrations.convert import convert_release
 from tests.integration.helpers import LENGTHS, VARIANTS, script_ids
-from tests.launcher import describe_environment_once
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_environment():
-    describe_environment_once()
 
 
 @pytest.fixture(scope="session")

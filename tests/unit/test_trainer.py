@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -459,6 +460,23 @@ def test_wrong_hyperparameters_are_named(
     with pytest.raises((ValueError, KeyError), match=message):
         recipes.load_recipe(["hparams.yaml", *options], ToySettings)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_a_run_depends_on_is_written_beside_it(tmp_path, monkeypatch):
+    """Of the Python that runs, whatever `pip` the path has."""
+    pip = tmp_path / "pip"
+    pip.write_text("#!/bin/sh\necho other==1.0\n")
+    pip.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "hparams.yaml").write_text(HPARAMS)
+    folder = tmp_path / "out"
+    arguments = [tmp_path / "hparams.yaml", f"--output_folder={folder}"]
+    recipes.load_recipe(list(map(str, arguments)), ToySettings)
+    lines = (folder / "env.log").read_text().splitlines()
+    for name in ("numpy", "speechbrain", "torch", "transformers"):
+        assert f"{name}=={version(name)}" in lines
+    assert "other==1.0" not in lines
+    assert lines[0] == "Python " + " ".join(sys.version.split())
 
 
 def main(arguments):
