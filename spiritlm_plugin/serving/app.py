@@ -100,7 +100,7 @@ def create_app(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # OpenAI's clients send some of their own
         )
     return app
 

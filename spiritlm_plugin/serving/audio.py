@@ -33,6 +33,10 @@ _FILES = {
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "opus": ("OGG", "OPUS"),
 }
+# Of MP3 that begins before its end is known: at another rate than one that is
+# the same throughout, 80 kbit/s, its bytes do not tell a reader its length.
+# (Without a level soundfile does not read the mode.)
+_STREAMED = {"mp3": {"compression_level": 0.5, "bitrate_mode": "CONSTANT"}}
 # Of a WAV file whose length is not known when it begins.
 _OPEN_LENGTH = b"\xff\xff\xff\xff"
 
@@ -178,7 +182,13 @@ class ChunkEncoder:
             self._sink = _Sink(without_first=form == "mp3")
             kind, subtype = _FILES[form]
             file = soundfile.SoundFile(
-                self._sink, "w", SAMPLE_RATE, 1, subtype, format=kind
+                self._sink,
+                "w",
+                SAMPLE_RATE,
+                1,
+                subtype,
+                format=kind,
+                **_STREAMED.get(form, {}),
             )
             self._push = lambda x: self._written(lambda: file.write(x))
             self._close = lambda: self._written(file.close)

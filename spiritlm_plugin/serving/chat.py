@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,13 @@ from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.audio import ChunkEncoder, decode_base64, encode
 from spiritlm_plugin.serving.errors import RequestError, refused
-from spiritlm_plugin.serving.forms import Chat, Message, TextPart, voice_name
+from spiritlm_plugin.serving.forms import (
+    Chat,
+    Message,
+    Part,
+    TextPart,
+    voice_name,
+)
 from spiritlm_plugin.serving.state import (
     Said,
     Server,
@@ -77,7 +83,8 @@ async def _completed(server: Server, form: Chat) -> Response:
     async with answer:
         async for piece in answer:
             said.add(piece)
-    message = _message(server, said, spoken.format if spoken else "wav")
+    kind = spoken.format if spoken else "wav"
+    message = _message(server, form.model, said, kind)
     return JSONResponse(
         {
             **_head("chat.completion", form.model),
@@ -99,32 +106,57 @@ class _Prompt:
 
     def __init__(self, server: Server, model: ModelThread):
         self.server, self.model = server, model
-        self.seconds = server.settings.audio_seconds
+        self.seconds = 0.0
         self.segments: list[Segment] = []
 
     async def of(self, messages: list[Message]) -> list[Segment]:
         """Return the segments of some messages."""
         for index, message in enumerate(messages):
             begun = len(self.segments)
+            place = f"messages.{index}"
             if message.audio is not None:
-                self._earlier(message.audio.id, f"messages.{index}.audio")
+                self._earlier(message.audio.id, message.content, place)
             else:
-                await self._add(message, f"messages.{index}.content")
+                await self._add(message, f"{place}.content")
             self._keep_apart(begun)
         texts = [s.text for s in self.segments if isinstance(s, Text)]
         self.server.check_length("".join(texts), "messages")
         return self.segments
 
-    def _earlier(self, key: str, param: str) -> None:
+    def _earlier(
+        self, key: str, content: Sequence[Part] | None, param: str
+    ) -> None:
+        """Add an answer that was given before; `content` may repeat its text."""
         found = self.server.memory.find(key)
         if found is None:
             raise RequestError(
                 400,
                 "there is no such answer, or no longer",
-                f"{param}.id",
+                f"{param}.audio.id",
                 "unknown_audio",
             )
-        self.segments += found
+        model, segments = found
+        if model != self.model.name:
+            raise RequestError(
+                400,
+                f"this is an answer of {model}, whose units {self.model.name} "
+                "may not know: ask the same model, or send it as input_audio",
+                f"{param}.audio.id",
+                "unknown_audio",
+            )
+        said = "".join(s.text for s in segments if isinstance(s, Text))
+        texts = [
+            p.text if isinstance(p, TextPart) else "?" for p in content or ()
+        ]
+        if "".join(texts) not in ("", said):
+            raise RequestError(
+                400,
+                "a message has an earlier answer or content of its own: send "
+                "the content in a message beside it",
+                f"{param}.content",
+                "invalid_value",
+            )
+        self.segments += segments
 
     async def _add(self, message: Message, param: str) -> None:
         for number, part in enumerate(message.content or ()):
@@ -137,10 +169,17 @@ class _Prompt:
                 content = decode_base64(part.input_audio.data)
             except ValueError as error:
                 raise refused(error, place) from error
-            wav = await self.server.read(
-                self.model, content, self.seconds, place
-            )
-            self.seconds -= len(wav) / SAMPLE_RATE
+            most = self.server.settings.audio_seconds
+            wav = await self.server.read(self.model, content, most, place)
+            self.seconds += len(wav) / SAMPLE_RATE
+            if self.seconds > most:
+                raise RequestError(
+                    400,
+                    f"the recordings of a request last {self.seconds:.1f} s "
+                    f"together; the limit here is {most:g}",
+                    place,
+                    "invalid_value",
+                )
             self.segments.append(Speech(wav))
 
     def _keep_apart(self, begun: int) -> None:
@@ -182,7 +221,7 @@ class _Chunks:
         if self.audio_id:
             yield self._audio(self.encoder.finish())
             _, until = self.server.memory.keep(
-                self.said.segments, self.audio_id
+                self.form.model, self.said.segments, self.audio_id
             )
             yield self._chunk({"audio": {"expires_at": until}})
         yield self._chunk({}, _reason(self.said.end_reason))
@@ -203,10 +242,12 @@ class _Chunks:
         return {**self.head, "choices": [choice]}
 
 
-def _message(server: Server, said: Said, form: str) -> dict[str, Any]:
+def _message(
+    server: Server, model: str, said: Said, form: str
+) -> dict[str, Any]:
     audio = None
     if said.wavs:
-        key, until = server.memory.keep(said.segments)
+        key, until = server.memory.keep(model, said.segments)
         kind = "pcm" if form == "pcm16" else form
         content = encode(torch.cat(said.wavs), kind)
         audio = {

@@ -78,6 +78,9 @@ def _run(options: argparse.Namespace) -> None:
         http="h11",  # which has a limit for headers
         ws_max_size=_MESSAGE_BYTES,
         ws_max_queue=_MESSAGES,
+        # A client's pong waits behind the samples that it has sent; who is gone
+        # is found by `--idle_seconds`.
+        ws_ping_timeout=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
@@ -118,7 +121,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     FileNotFoundError, TypeError, ValueError
         If the file of the key is missing or empty, or a limit is none.
     """
-    key = os.environ.get(KEY_VARIABLE) or None
+    key = os.environ.get(KEY_VARIABLE, "").strip() or None
     if options.key_file:
         key = read_text(options.key_file).strip()
         if not key:

@@ -19,6 +19,7 @@ from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
 from spiritlm_plugin.dataio.units.units import PHONETIC_RATE
 from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.errors import RequestError, refused
+from spiritlm_plugin.serving.forms import voice_name
 from spiritlm_plugin.serving.gate import SUBPROTOCOL, offered_protocols
 from spiritlm_plugin.serving.listening import Listener
 from spiritlm_plugin.serving.messages import (
@@ -36,6 +37,8 @@ from spiritlm_plugin.serving.turns import AnswerTurn
 from spiritlm_plugin.serving.worker import ModelThread
 from spiritlm_plugin.utils.seeds import draw_seeds
 
+# Messages that do not end a recording, or are not in its way.
+_IN_RECORDINGS = ("audio.end", "clear")
 logger = logging.getLogger(__name__)
 
 router = APIRouter()
@@ -124,8 +127,10 @@ class _Conversation:
             raise RequestError(
                 409, "an answer is being made: wait for its end, or cancel it"
             )
-        if kind == "configure" and self.recording is not None:
-            raise RequestError(409, "audio.end comes before other settings")
+        if self.recording is not None and kind not in _IN_RECORDINGS:
+            raise RequestError(
+                409, "a recording is taken: audio.end, or clear, comes first"
+            )
         if kind == "configure":
             await self._configure(checked(Configure, values))
         elif kind == "text":
@@ -155,8 +160,17 @@ class _Conversation:
         if not options.model:
             options = options.model_copy(update={"model": self.options.model})
         lm = self.server.model(options.model).lm
+        before = self.options.model
+        if options.model != before and any(
+            isinstance(segment, Speech) for segment in self._prompt
+        ):
+            raise RequestError(
+                409,
+                f"speech in this conversation is in units of {before}: clear "
+                "it before another model goes on",
+            )
         try:
-            lm.speaker_id(options.speaker)
+            lm.speaker_id(voice_name(options.speaker))
         except ValueError as error:
             raise refused(error, "speaker") from error
         most = self.settings.new_tokens
@@ -244,7 +258,7 @@ class _Conversation:
             options.max_new_tokens,
             options.temperature,
             options.top_p,
-            options.speaker,
+            voice_name(options.speaker),
             seed,
             options.min_speech_units if options.output == "any" else 0,
         )

@@ -6,6 +6,7 @@ name, but for values that ask for nothing.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import UploadFile
@@ -182,7 +183,7 @@ class Chat(Form):
         return "text" if wanted == {"text"} else "speech"
 
 
-def voice_name(voice: str | Voice | None) -> int | str | None:
+def voice_name(voice: int | str | Voice | None) -> int | str | None:
     """Return a voice as `SpiritLM` takes it; None is the one that fits.
 
     Example
@@ -191,6 +192,8 @@ def voice_name(voice: str | Voice | None) -> int | str | None:
     (2, 'anna', None)
     """
     name = voice.id if isinstance(voice, Voice) else voice
-    if name is None or name == "auto":
+    if name == "auto":
         return None
-    return int(name) if name.isascii() and name.isdigit() else name
+    if isinstance(name, str) and re.fullmatch(r"\d{1,9}", name, re.ASCII):
+        return int(name)
+    return name

@@ -231,7 +231,7 @@ def _given_key(headers: Headers) -> bytes:
     """Return the key of a header or of a subprotocol; empty without one."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return key.strip().encode("latin-1")  # as it was decoded
+        return key.strip(" \t").encode("latin-1")  # as it was decoded
     for offered in offered_protocols(headers):
         if offered.startswith(_KEY):
             letters = offered[len(_KEY) :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictInt, ValidationError
 
 from spiritlm_plugin.dataio.audio.resampling import LOWEST_RATE
 from spiritlm_plugin.dataio.units.units import (
@@ -31,7 +31,7 @@ class Configure(Form):
     type: Literal["configure"] = "configure"
     model: str = ""
     output: Literal["any", "text", "speech"] = "any"
-    speaker: int | str | None = None
+    speaker: StrictInt | str | None = None
     temperature: Heat = 0.8
     top_p: Share = 0.95
     max_new_tokens: int = Field(default=200, ge=1)

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -81,41 +81,49 @@ class Said:
         return "".join(s.text for s in self.segments if isinstance(s, Text))
 
 
+class _Remembered(NamedTuple):
+    until: float
+    model: str
+    segments: list[Segment]
+
+
 class Memory:
     """Answers that later requests may refer to, by ids nobody can guess.
 
     Example
     -------
     >>> memory = Memory(most=1)
-    >>> first, _ = memory.keep([Text("a")])
-    >>> second, _ = memory.keep([Text("b")])
+    >>> first, _ = memory.keep("base", [Text("a")])
+    >>> second, _ = memory.keep("base", [Text("b")])
     >>> memory.find(first), memory.find(second)
-    (None, [Text(text='b')])
+    (None, ('base', [Text(text='b')]))
     """
 
     def __init__(self, most: int):
         self.most = most
-        self._kept: OrderedDict[str, tuple[float, list[Segment]]] = (
-            OrderedDict()
-        )
+        self._kept: OrderedDict[str, _Remembered] = OrderedDict()
 
     def new_id(self) -> str:
         """Return an id that nobody can guess."""
         return f"audio_{secrets.token_hex(16)}"
 
-    def keep(self, segments: list[Segment], key: str = "") -> tuple[str, int]:
-        """Return the id of an answer, and until when it is known."""
+    def keep(
+        self, model: str, segments: list[Segment], key: str = ""
+    ) -> tuple[str, int]:
+        """Return the id of a model's answer, and until when it is known."""
         key = key or self.new_id()
         until = time.time() + _REMEMBERED_SECONDS
-        self._kept[key] = (until, segments)
+        self._kept[key] = _Remembered(until, model, segments)
         while len(self._kept) > self.most:
             self._kept.popitem(last=False)
         return key, int(until)
 
-    def find(self, key: str) -> list[Segment] | None:
-        """Return an answer, if it is known."""
-        until, segments = self._kept.get(key, (0.0, []))
-        return segments if until > time.time() else None
+    def find(self, key: str) -> tuple[str, list[Segment]] | None:
+        """Return whose answer it was, and the answer, if it is known."""
+        found = self._kept.get(key)
+        if found is None or found.until <= time.time():
+            return None
+        return found.model, found.segments
 
 
 @dataclass

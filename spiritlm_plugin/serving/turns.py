@@ -107,6 +107,7 @@ class AnswerTurn:
         return {
             "type": "end",
             "reason": reason,
+            "turn": bool(self.said.segments),
             "seed": self.seed,
             "tokens": self.tokens,
             "first_audio_ms": None if first is None else round(1000 * first),

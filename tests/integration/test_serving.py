@@ -370,6 +370,16 @@ REFUSED = {
         {"audio": {"voice": "x"}, "modalities": ["audio"]},
         "unknown speaker",
     ),
+    "voice without end": (
+        "hi",
+        {"audio": {"voice": "9" * 5000}, "modalities": ["audio"]},
+        "unknown speaker",
+    ),
+    "long audio together": (
+        [*audio_part(wav_base64(4)), *audio_part(wav_base64(3))],
+        {},
+        "last 7.0 s together; the limit here is 6",
+    ),
     "no modality": ("hi", {"audio": {"voice": "anna"}}, "modality"),
     "stream format": (
         "hi",
@@ -531,6 +541,62 @@ def test_a_crowd(lm, limits):
     assert (found.statuses[503] > 0) == (limits.requests == 3)
 
 
+def test_other_origins_may_send_what_their_clients_send(lm):
+    app = create_app({MODEL: lm}, Settings(origins=("https://a.example",)))
+    with running(app) as port:
+        headers = {
+            "Origin": "https://a.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,x-stainless-lang",
+        }
+        assert request(port, "OPTIONS", "/v1/models", **headers)[0] == 200
+        headers["Origin"] = "https://b.example"
+        assert request(port, "OPTIONS", "/v1/models", **headers)[0] != 200
+
+
+def test_what_was_said_stays_with_its_model(lm, begun):
+    """Whose units are no other one's."""
+    with running(create_app({"one": lm, "two": lm})) as port:
+        client = openai.OpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="none"
+        )
+
+        def ask(model, messages):
+            return client.chat.completions.create(
+                model=model,
+                modalities=["audio"],
+                audio={"voice": "anna", "format": "wav"},
+                messages=messages,
+                seed=1,
+                max_tokens=20,
+            ).choices[0]
+
+        question = {"role": "user", "content": [begun]}
+        audio = {"id": ask("one", [question]).message.audio.id}
+        answer = {"role": "assistant", "audio": audio}
+        assert ask("one", [question, answer]).message.audio
+        with pytest.raises(openai.BadRequestError, match="an answer of one"):
+            ask("two", [question, answer])
+        with pytest.raises(openai.BadRequestError, match="in a message beside"):
+            ask("one", [question, answer | {"content": "something else"}])
+
+        with talk(port) as one:
+            one.receive("ready")
+            one.send("configure", model="two")
+            one.receive("configured")
+            one.send("text", text="the")
+            one.send("configure", model="one", output="speech", seed=1)
+            one.receive("configured")
+            one.send("continue")
+            messages, _ = one.answer()
+            assert messages[-1]["turn"]
+            one.send("configure", model="two")
+            assert "units of one" in one.receive("error")["message"]
+            one.send("clear")
+            one.send("configure", model="two")
+            assert one.receive("configured")["model"] == "two"
+
+
 # Conversations.
 
 
@@ -686,6 +752,7 @@ def test_messages_that_cannot_be_used(port):
             ('{"type": "dance"}', "type"),
             ('{"type": "configure", "voice": "x"}', "voice is not supported"),
             ('{"type": "configure", "speaker": "x"}', "unknown speaker"),
+            ('{"type": "configure", "speaker": true}', "speaker"),
             ('{"type": "configure", "model": "x"}', "no such model"),
             ('{"type": "configure", "max_new_tokens": 9999}', "at most"),
             ('{"type": "audio.begin", "sample_rate": 5}', "sample_rate"),
@@ -698,6 +765,16 @@ def test_messages_that_cannot_be_used(port):
             client.socket.send(message)
             error = client.receive("error")
             assert reason in error["message"] and not error["fatal"]
+        for speaker in ("2", "auto", 2):
+            client.send("configure", speaker=speaker)
+            assert client.receive("configured")["speaker"] == speaker
+        client.send("audio.begin", sample_rate=16000)
+        for kind in ("text", "continue", "undo", "configure"):
+            client.send(kind, **({"text": "a"} if kind == "text" else {}))
+            assert "a recording is taken" in client.receive("error")["message"]
+        client.send("audio.begin", sample_rate=16000)
+        assert "a recording is taken" in client.receive("error")["message"]
+        client.send("clear")
         client.speak(torch.zeros(7 * 16000))
         while (message := client.next())["type"] == "units":
             assert not message["final"]

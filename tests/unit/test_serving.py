@@ -26,6 +26,7 @@ from spiritlm_plugin.serving.audio import (
     MEDIA_TYPES,
     ChunkEncoder,
     encode,
+    encode_chunks,
     read_upload,
 )
 from spiritlm_plugin.serving.errors import RequestError
@@ -345,6 +346,15 @@ def test_the_key(headers, path, status):
     assert knock(Settings(key="s3crét"), headers, path)[0] == status
 
 
+@pytest.mark.parametrize("key", ["s3cretà", "Å", "e\u00a0"])
+def test_a_key_may_end_in_any_letter(key):
+    """A header is read as Latin-1, in which these are other signs."""
+    headers = [("Authorization", f"Bearer {key}")]
+    limits = Settings(key=key)
+    assert knock(limits, headers, "/v1/models")[0] == 200
+    assert knock(limits, [websocket_key(key)], "/v1/models")[0] == 200
+
+
 @pytest.mark.parametrize(
     "origin, status",
     {
@@ -481,6 +491,16 @@ def test_any_cutting_gives_the_same_file(cuts, form):
         assert len(wav) <= len(heard) < len(wav) + 3000
 
 
+def test_mp3_that_is_sent_as_it_comes_tells_its_length():
+    """To readers that look at its first bytes, which bits of some rate are."""
+    loud = torch.randn(16000, generator=torch.Generator().manual_seed(0)) / 4
+    wav = torch.cat([loud, torch.zeros(48000), loud / 99])
+    content = b"".join(encode_chunks([wav], "mp3"))
+    frames = soundfile.info(io.BytesIO(content)).frames
+    assert len(wav) <= frames < len(wav) + 3000
+    assert abs(len(read_audio(content)) - frames) < 1200
+
+
 @pytest.mark.parametrize("seconds, accepted", [(0.5, True), (2.0, False)])
 @pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus"])
 def test_recordings_that_are_too_long(seconds, accepted, form):
@@ -576,7 +596,7 @@ def test_both_models_of_a_folder_are_served():
 def test_the_key_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv(command.KEY_VARIABLE, raising=False)
     assert command.settings_of(options_of()).key is None
-    monkeypatch.setenv(command.KEY_VARIABLE, "first")
+    monkeypatch.setenv(command.KEY_VARIABLE, " first\n")
     assert command.settings_of(options_of()).key == "first"
     path = tmp_path / "key"
     path.write_text("s3cret\n")
@@ -605,6 +625,8 @@ def test_several_workers_count_together(workers, shared, monkeypatch):
     def run(app, **options):
         folder = os.environ.get(command.SHARED_VARIABLE)
         found.append((options["workers"], folder and os.path.isdir(folder)))
+        # Who sends faster than is heard answers late, and is not gone.
+        assert options["ws_ping_timeout"] is None
 
     monkeypatch.setattr(command.uvicorn, "run", run)
     command.main(["--workers", f"{workers}"])

@@ -103,7 +103,7 @@ function askForKey(message) {
 }
 
 async function changeModel() {
-  if (options.compares === talk.connections.length > 1) return;
+  if (talk.isWith(options.chosen)) return;
   await connect();
   if (talk.rounds.length && state === "idle") {
     $("status").textContent =

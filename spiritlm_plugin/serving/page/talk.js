@@ -16,6 +16,7 @@ export class Talk {
     Object.assign(this, { options, place, onState, onClose });
     this.rounds = []; // each of one turn, or of an answer of each model
     this.connections = [];
+    this.models = [];
     this.player = new Player();
     this.recording = null;
     this.stopped = false;
@@ -27,6 +28,12 @@ export class Talk {
 
   get hasPrompt() {
     return this.turns.some((turn) => turn.inPrompt);
+  }
+
+  // Whether these models are those that it goes on with.
+  isWith(models) {
+    const ids = (some) => some.map(({ id }) => id).join();
+    return ids(models) === ids(this.models);
   }
 
   // Begins anew, with what the user has said so far.
@@ -56,7 +63,7 @@ export class Talk {
   }
 
   async #prepare() {
-    const models = this.options.chosen;
+    const models = this.models = this.options.chosen;
     await this.#each((connection, i) =>
       connection.configure(this.options.settings(models[i])));
   }
