@@ -7,10 +7,12 @@ depend on what else is in the batch, and the reason why each output ended.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 # How often, in tokens, the duration of the speech so far is looked at.
 SECONDS_EVERY = 8
 _NEVER = 2**31 - 1
+# Of models that generate: how many threads do, and their own settings.
+_SWAPPED: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
+_SWAPPING = threading.Lock()
 # Beyond these, logits divided by a temperature leave the range of float32.
 _COLDEST, _HOTTEST = 1e-30, 1e30
 # A beam costs as much as a prompt.
@@ -487,12 +492,24 @@ def check_decoding(
 
 @contextmanager
 def _without_defaults(model: GenerationMixin) -> Iterator[None]:
-    """Keep generate from filling in settings of the model's folder."""
-    own, model.generation_config = model.generation_config, GenerationConfig()
+    """Keep generate from filling in settings of the model's folder.
+
+    Threads may generate at the same time: the last puts back what there was.
+    """
+    with _SWAPPING:
+        users, own = _SWAPPED.get(model, (0, model.generation_config))
+        _SWAPPED[model] = users + 1, own
+        if not users:
+            model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        with _SWAPPING:
+            users, own = _SWAPPED.pop(model)
+            if users > 1:
+                _SWAPPED[model] = users - 1, own
+            else:
+                model.generation_config = own
 
 
 @contextmanager

@@ -113,9 +113,12 @@ class HifiGanGenerator(nn.Module):
         for module in list(self.modules()):
             if parametrize.is_parametrized(module):
                 parametrize.remove_parametrizations(module, "weight")
-        for weights in self.parameters():
-            if weights.dim() == 4:
-                weights.data = weights.to(memory_format=torch.channels_last)
+        for module in self.modules():
+            # Of frozen ones they are buffers by now.
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.weight.data = module.weight.to(
+                    memory_format=torch.channels_last
+                )
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return waveforms, shape (batch, 1, frames * hop).

@@ -30,7 +30,9 @@ class PackedConvolution(nn.Conv2d):
 
     Without gradients, on a CPU and after weight norms are fused its weights
     are laid out once for each type of activations, float32 or bfloat16. Its
-    parameters stay what they are.
+    parameters, or the buffers that they are once they are frozen, stay what
+    they are; what is written to them is seen, but for writes to their
+    ``data`` in place.
 
     Arguments
     ---------
@@ -75,7 +77,7 @@ class PackedConvolution(nn.Conv2d):
         x : Tensor
             Shape (batch, channels_in, 1, time).
         slope : float
-            Below 0.
+            Of what is below 0.
         mask : Tensor, optional
             What to keep; the rest becomes zero. Shape (batch, 1, 1, time).
         """
@@ -109,6 +111,11 @@ class PackedConvolution(nn.Conv2d):
         if weights is None:
             return super().forward(x)
         return _convolve(x, weights, "none", [])
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        # Tensors of inference mode do not count how often they are written to.
+        self._laid_out.clear()
+        super()._load_from_state_dict(*args)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is laid out anew where it is needed."""
@@ -159,11 +166,17 @@ class _Weights(NamedTuple):
     states: list[tuple[int, int]]
 
 
+def _sources(conv: nn.Conv2d) -> list[Tensor]:
+    """Return weights and biases, parameters or not."""
+    both = (conv.weight, conv.bias)
+    return [tensor for tensor in both if tensor is not None]
+
+
 def _states(conv: nn.Conv2d) -> list[tuple[int, int]]:
-    """Return where parameters are, and how often they were written to."""
+    """Return where weights are, and how often they were written to."""
     return [
-        (p.data_ptr(), 0 if p.is_inference() else p._version)
-        for p in conv.parameters()
+        (t.data_ptr(), 0 if t.is_inference() else t._version)
+        for t in _sources(conv)
     ]
 
 
@@ -182,8 +195,8 @@ def _lay_out(conv: nn.Conv2d, dtype: torch.dtype) -> _Weights:
         [1, conv.in_channels, 1, _FRAMES],
     )
     bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-    # Held, so that no other parameters can come to their address.
-    sources = [parameter.detach() for parameter in conv.parameters()]
+    # Held, so that no others can come to their address.
+    sources = [source.detach() for source in _sources(conv)]
     return _Weights(
         weight, bias, padding, stride, dilation, sources, _states(conv)
     )

@@ -255,7 +255,7 @@ class PackedLinear(nn.Module):
             y = self._integers.multiply(
                 x.reshape(-1, self.in_features), self.bias, gelu
             )
-            return y.view(*x.shape[:-1], -1)
+            return y.view(*x.shape[:-1], self.out_features)
         if x.dtype == self._matrix.dtype:
             return _multiply(x, self._matrix, self.bias, gelu)
         if x.dtype not in self._others:
@@ -290,13 +290,17 @@ class PackedLinear(nn.Module):
         """Take other weights, in the form of those that there are."""
         quantized = self._integers is not None
         self._matrix, self._integers = self._laid_out(matrix), None
-        self._others.clear()
         if quantized:
             self.quantize()
+
+    def _forget(self) -> None:
+        """Forget what is made of weights and biases."""
+        self._others.clear()
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> PackedLinear:
+        self._forget()
         self._set(fn(self.matrix))
         return super()._apply(fn, recurse)
 
@@ -316,6 +320,7 @@ class PackedLinear(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        self._forget()
         name = prefix + "weight"
         weight = state_dict.pop(name, None)
         own = self.weight
@@ -396,7 +401,7 @@ class PackedConv1d(PackedLinear):
         Arguments
         ---------
         x : Tensor
-            Of float32 or bfloat16, contiguous, shape (frames, channels).
+            Of float32 or bfloat16, shape (frames, channels).
         gelu : bool
             Whether to return the GELU of that.
 
@@ -408,7 +413,8 @@ class PackedConv1d(PackedLinear):
         [kernel], [stride] = self.kernel_size, self.stride
         frames = (len(x) - kernel) // stride + 1
         size = (frames, self.in_features)
-        windows = x.as_strided(size, (stride * self._channels, 1))
+        strides = (stride * self._channels, 1)
+        windows = x.contiguous().as_strided(size, strides)
         return super().forward(windows, gelu)
 
     def _to_saved(self, matrix: Tensor) -> Tensor:

@@ -68,9 +68,9 @@ class HalfLinear(PackedLinear):
             self._parts[key] = HalfLinear(self.matrix[outputs], bias)
         return self._parts[key]
 
-    def _set(self, matrix: Tensor) -> None:
-        self._parts.clear()  # of other weights
-        super()._set(matrix)
+    def _forget(self) -> None:
+        self._parts.clear()
+        super()._forget()
 
 
 class Int8Linear(nn.Module):
@@ -118,17 +118,14 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs, (..., out), for inputs, (..., in), in their type."""
-        rows = x.float()
-        if rows.numel() == self.columns:  # one row, at no more than its cost
-            step = max(rows.abs().max().item() / self.levels, _TINY)
-            y = _int8_product(rows, step, self.levels, self.packed)
-        else:
-            steps = rows.abs().amax(-1, keepdim=True) / self.levels
-            steps.clamp_(min=_TINY)
-            inputs = rows * steps.reciprocal()
-            y = _int8_product(inputs, 1.0, self.levels, self.packed)
-            y.mul_(steps)
-        return (y if self.bias is None else y.add_(self.bias)).to(x.dtype)
+        rows = x.float().reshape(-1, self.columns)
+        steps = rows.abs().amax(-1, keepdim=True) / self.levels
+        steps.clamp_(min=_TINY)
+        inputs = rows * steps.reciprocal()
+        y = _int8_product(inputs, self.levels, self.packed).mul_(steps)
+        if self.bias is not None:
+            y.add_(self.bias)
+        return y.view(*x.shape[:-1], y.shape[-1]).to(x.dtype)
 
     def take(self, outputs: Tensor) -> Int8Linear:
         """Return the map to some outputs; it is kept for the next time.
@@ -203,9 +200,10 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return outputs, (..., out), for inputs, (..., in), in their type."""
-        rows = x.flatten(0, -2).bfloat16()
-        y = _int4_product(rows, self.packed, self.scales)
-        y = y.unflatten(0, x.shape[:-1])
+        rows = x.reshape(-1, x.shape[-1]).bfloat16().contiguous()
+        # A model that is cast takes its buffers with it.
+        y = _int4_product(rows, self.packed, self.scales.bfloat16())
+        y = y.view(*x.shape[:-1], y.shape[-1])
         return (y if self.bias is None else y + self.bias).to(x.dtype)
 
 
@@ -365,10 +363,10 @@ def _packed_int8(weight: Tensor) -> Any:
         return torch.ops.quantized.linear_prepack(rounded, None)
 
 
-def _int8_product(x: Tensor, step: float, levels: int, packed: Any) -> Tensor:
-    """Multiply rows, rounded to so many steps at most, by 8-bit weights."""
+def _int8_product(x: Tensor, levels: int, packed: Any) -> Tensor:
+    """Multiply rows, rounded to integers up to so many, by 8-bit weights."""
     return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-        x, step, levels + 1, packed
+        x, 1.0, levels + 1, packed
     )
 
 
@@ -385,8 +383,8 @@ def _int8_levels() -> int:
     try:
         packed = _packed_int8(ones)
         for levels in (127, 63):
-            y = _int8_product(ones[:1], 1 / levels, levels, packed)
-            if torch.allclose(y, ones.sum(1)):
+            y = _int8_product(levels * ones[:1], levels, packed)
+            if torch.allclose(y, levels * ones.sum(1)):
                 return levels
     except (AttributeError, RuntimeError):
         pass  # other builds may lack one of them

@@ -139,7 +139,7 @@ class SpeechEncoder(nn.Module):
         ValueError
             If there is no such form, or not on this machine.
         RuntimeError
-            If the encoder is not prepared.
+            If the encoder is not prepared, or has been run for a gradient.
         """
         if form not in FORMS:
             raise ValueError(
@@ -157,10 +157,19 @@ class SpeechEncoder(nn.Module):
             self.model.encoder.layers,
             *(layer.conv for layer in self._layers[1 : 1 + _FAST_LAYERS]),
         ]
-        for part in parts:
-            for module in part.modules():
-                if isinstance(module, PackedLinear):
-                    module.quantize()
+        maps = [
+            module
+            for part in parts
+            for module in part.modules()
+            if isinstance(module, PackedLinear)
+        ]
+        for linear in maps:
+            linear.quantize()
+        if not all(linear.quantized for linear in maps):
+            raise RuntimeError(
+                "a gradient was asked of this encoder, whose weights are laid "
+                "out plainly since; load it again"
+            )
         self._quantized = True
 
     @property

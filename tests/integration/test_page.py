@@ -236,6 +236,15 @@ def test_models_side_by_side(page, sentence, pictures):
     turns = saved(page)["turns"]
     assert [turn["in_prompt"] for turn in turns] == [True, False, False, True]
 
+    # So does another one, whose units are not those of the answer.
+    page.get_by_label("Model", exact=True).select_option("expressive")
+    sync_api.expect(page.locator("#status")).to_contain_text("Begun anew")
+    page.get_by_role("button", name="Continue").click()
+    rest(page)
+    assert answers.count() == 4
+    turns = saved(page)["turns"]
+    assert [turn["in_prompt"] for turn in turns] == [True, *[False] * 3, True]
+
 
 def test_text_undo_cancel_clear_and_errors(page):
     choose(page, output="Text", tokens=5)

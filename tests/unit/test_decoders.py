@@ -1,5 +1,8 @@
 """Tests of ``spiritlm_plugin.decoders.constrained``."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +17,7 @@ from spiritlm_plugin.decoders.constrained import (
     RowLimit,
     SecondsLimit,
     SeededSampling,
+    _without_defaults,
     decode,
 )
 from spiritlm_plugin.lobes.language_model import LanguageModel
@@ -314,6 +318,27 @@ def test_the_models_penalties_are_not_used(lm, setting):
         check(decode(*arguments), expected)
     finally:
         own.update(**before)
+
+
+def test_threads_leave_the_models_settings_as_they_were(lm):
+    """Whichever of them is the first to begin, and the last to end."""
+    own = lm.model.generation_config
+    begun, ended = threading.Event(), threading.Event()
+
+    def first():
+        with _without_defaults(lm.model):
+            begun.set()
+            assert ended.wait(20)
+            assert lm.model.generation_config is not own
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(first)
+        assert begun.wait(20)
+        decode(lm, PROMPTS[:1], "text", 2, temperature=0, num_beams=2)
+        assert lm.model.generation_config is not own
+        ended.set()
+        running.result()
+    assert lm.model.generation_config is own
 
 
 def test_errors_name_value_and_remedy(lm):

@@ -87,6 +87,51 @@ def test_weights_made_in_inference_mode():
         conv = convolution()
         x = to_channels_last(noise(1, 4, 20))
         torch.testing.assert_close(conv(x), expected(conv, x))
+        state = {name: 2 * value for name, value in conv.state_dict().items()}
+        conv.load_state_dict(state)
+        torch.testing.assert_close(conv(x), expected(conv, x))
+
+
+def frozen_generator():
+    """A generator as SpeechBrain's interfaces have it, its weights buffers."""
+    torch.manual_seed(0)
+    generator = HifiGanGenerator(
+        4,
+        channels=32,
+        upsample_rates=[5, 4, 4, 4, 2],
+        upsample_kernels=[11, 8, 8, 8, 4],
+    )
+    generator.requires_grad_(False).eval().prepare_for_inference()
+    return generator
+
+
+@torch.no_grad()
+def test_new_weights_of_a_frozen_generator_are_followed():
+    generator, other = frozen_generator(), frozen_generator()
+    x, lengths = noise(1, 4, 20), torch.tensor([20])
+    before = generator(x, lengths)
+    for change in (
+        lambda g: g.input.load_state_dict(
+            {"weight": 0 * g.input.weight}, strict=False
+        ),
+        lambda g: g.input.weight.copy_(noise(*g.input.weight.shape)),
+    ):
+        change(generator)
+        change(other)
+        for module in other.modules():
+            if isinstance(module, PackedConvolution):
+                module._laid_out.clear()
+        found = generator(x, lengths)
+        assert not torch.equal(found, before)
+        assert torch.equal(found, other(x, lengths))
+
+
+def test_a_frozen_generator_is_laid_out():
+    for module in frozen_generator().modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            assert module.weight.is_contiguous(
+                memory_format=torch.channels_last
+            )
 
 
 @torch.no_grad()

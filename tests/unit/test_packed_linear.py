@@ -147,6 +147,11 @@ def test_a_packed_map_is_kept_and_moved_as_a_plain_one():
     other = nn.Linear(6, 5).requires_grad_(False)
     packed.load_state_dict(other.state_dict())
     torch.testing.assert_close(packed(x), other(x))
+    near = packed(x.bfloat16())
+    packed.load_state_dict({"bias": other.bias + 9}, strict=False)
+    torch.testing.assert_close(
+        packed(x.bfloat16()) - near, torch.full_like(near, 9), atol=0.1, rtol=0
+    )
     with pytest.raises(RuntimeError, match="Missing.*weight"):
         packed.load_state_dict({"bias": other.bias})
     with pytest.raises(RuntimeError, match="size mismatch for weight"):
@@ -267,6 +272,11 @@ def test_8_bits_are_near_and_exact_in_batches(wavs, expected):
 def test_what_cannot_be_quantized():
     with pytest.raises(ValueError, match="no form 'int3'; it has int8"):
         prepared().quantize("int3")
+    encoder = prepared()
+    encoder(torch.randn(1, 4000, requires_grad=True), torch.tensor([4000]))
+    if can_quantize():
+        with pytest.raises(RuntimeError, match="load it again"):
+            encoder.quantize("int8")
     with pytest.raises(RuntimeError, match="prepare_for_inference"):
         new_encoder().quantize("int8")
 
