@@ -291,8 +291,8 @@ class SpiritLM(SpeechCodec, Tasks):
             where the vocoder can tell.
         seed : int or sequence of int, optional
             One for each prompt; a single number n gives prompt i the seed
-            n + i. A prompt's output depends on its seed, not on the batch. Of
-            64 bits.
+            n + i. In float32 a prompt's output depends on its seed, not on
+            the batch. Of 64 bits.
         stop : bool
             Whether speech may end with the end-of-sequence token. The
             released code lets it run to ``max_new_tokens`` (False).
