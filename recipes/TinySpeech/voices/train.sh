@@ -10,7 +10,8 @@
 #
 # Needs the package with its extras `train` and `eval`, and the engines of
 # recipes/TinySpeech/README.md. PROCESSES processes, two or as many as are named, share
-# what is long. Stopped, it goes on where it was.
+# what is long. Stopped, it goes on where it was. Two cores need about six hours for
+# it, four of them for the language model, by the speed that was seen in its parts.
 set -euo pipefail
 
 mkdir -p "$1"
@@ -38,6 +39,8 @@ step() {
 corpus=$work/corpus
 manifests=(--manifest_folder "$corpus")
 python tinyspeech_prepare.py "$corpus" --size "$size" --voices all
+# The same world by another seed, whose texts are in no test.
+python tinyspeech_prepare.py "${corpus}_2" --size "$size" --voices all --seed 2
 
 # Units: of a HuBERT that predicts phones, which are the same whoever says them.
 if [ ! -e "$work/hubert/hubert/config.json" ]; then
@@ -47,14 +50,25 @@ step hubert/hubert phonetic/train_hubert.py phonetic/hparams/hubert.yaml \
     "${manifests[@]}" --teacher none --units_folder "$work/phones" --units 54 \
     --heard_weight 1 --number_of_epochs 6 --training_steps 2910 --precision bf16
 step kmeans/phonetic phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml \
-    "${manifests[@]}" --hubert "$work/hubert/hubert" --layer 3 --units 200
+    "${manifests[@]}" --hubert "$work/hubert/hubert" --layer 4 --units 200
 step phonetic/phonetic phonetic/train_quantizer.py \
     phonetic/hparams/quantizer.yaml "${manifests[@]}" \
     --teacher "$work/kmeans/phonetic" --number_of_epochs 2 --training_steps 970
 phonetic=(--phonetic "$work/phonetic/phonetic")
 
-"${together[@]}" vocoder/tokenize_corpus.py vocoder/hparams/tokenize.yaml \
-    "${phonetic[@]}" "${manifests[@]}" --output_folder "$work/units"
+# read_corpus NAME CORPUS [OPTIONS]
+read_corpus() {
+    local folder=$work/$1 manifests=$2
+    shift 2
+    "${together[@]}" vocoder/tokenize_corpus.py vocoder/hparams/tokenize.yaml \
+        "${phonetic[@]}" --manifest_folder "$manifests" \
+        --output_folder "$folder" "$@"
+}
+read_corpus units "$corpus"
+read_corpus units_changed "$corpus" --equalizer 12 --formants "[0.87, 1.15]" \
+    --pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]"
+read_corpus units_2 "${corpus}_2" --equalizer 6
+units="[$work/units, $work/units_changed, $work/units_2]"
 [ -e "$work/start/vocoder/config.json" ] ||
     python voices/start.py "$work/start" "${phonetic[@]}" "${manifests[@]}"
 
@@ -69,10 +83,10 @@ if [ ! -e "$work/base/model/language_model/config.json" ]; then
     "${together[@]}" pretraining/train.py pretraining/hparams/base.yaml \
         --output_folder "$work/base" --codec "$work/codec" \
         --codec_hparams hyperparams.yaml --precision bf16 --compile \
-        --text_files "[$corpus/text/train.txt]" --corpus_folders "[$work/units]" \
+        --text_files "[$corpus/text/train.txt]" --corpus_folders "$units" \
         --mode prompted --loss_weights "{text: 2}" --row_tokens 512 --step_rows 6 \
         --pretrained "$work/start/language_model_base" \
-        --lr 0.0015 --number_of_epochs 5 --epoch_steps 1000 "${few_lm[@]}"
+        --lr 0.0015 --number_of_epochs 30 --epoch_steps 1000 "${few_lm[@]}"
 fi
 
 # evaluate NAME SCRIPT YAML [ARGUMENTS]: run an evaluation.
