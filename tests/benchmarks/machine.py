@@ -148,6 +148,9 @@ def parsed(
     """Read arguments; return them, and the command that repeats the run."""
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    # oneDNN keeps 1,024 kernels, of which a vocoder takes a hundred for each
+    # length: what runs in turn would push out what the others have prepared.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100000")
     words = [parser.prog]
     for name, value in vars(options).items():
         if name == "quick":
