@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text, text_of
 from spiritlm_plugin.dataio.units.units import (
     PHONETIC_RATE,
     SAMPLE_RATE,
@@ -49,7 +49,7 @@ class Generation(list[Segment]):
     @property
     def text(self) -> str:
         """The text segments, joined."""
-        return "".join(s.text for s in self if isinstance(s, Text))
+        return text_of(self)
 
     @property
     def wav(self) -> Tensor | None:

@@ -16,7 +16,7 @@ import torch
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text, text_of
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.audio import ChunkEncoder, decode_base64, encode
@@ -119,8 +119,7 @@ class _Prompt:
             else:
                 await self._add(message, f"{place}.content")
             self._keep_apart(begun)
-        texts = [s.text for s in self.segments if isinstance(s, Text)]
-        self.server.check_length("".join(texts), "messages")
+        self.server.check_length(text_of(self.segments), "messages")
         return self.segments
 
     def _earlier(
@@ -144,11 +143,9 @@ class _Prompt:
                 f"{param}.audio.id",
                 "unknown_audio",
             )
-        said = "".join(s.text for s in segments if isinstance(s, Text))
-        texts = [
-            p.text if isinstance(p, TextPart) else "?" for p in content or ()
-        ]
-        if "".join(texts) not in ("", said):
+        texts = [p.text for p in content or () if isinstance(p, TextPart)]
+        is_text = len(texts) == len(content or ())
+        if not is_text or "".join(texts) not in ("", text_of(segments)):
             raise RequestError(
                 400,
                 "a message has an earlier answer or content of its own: send "

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text, text_of
 from spiritlm_plugin.dataio.units.units import PHONETIC_RATE
 from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.errors import RequestError, refused
@@ -37,7 +37,7 @@ from spiritlm_plugin.serving.turns import AnswerTurn
 from spiritlm_plugin.serving.worker import ModelThread
 from spiritlm_plugin.utils.seeds import draw_seeds
 
-# Messages that do not end a recording, or are not in its way.
+# Messages that may come while a recording is taken.
 _IN_RECORDINGS = ("audio.end", "clear")
 logger = logging.getLogger(__name__)
 
@@ -189,8 +189,7 @@ class _Conversation:
 
     def _add(self, turn: list[Segment]) -> None:
         """Add a turn, if there is room for it."""
-        texts = [s.text for s in turn if isinstance(s, Text)]
-        self.server.check_length("".join(texts), "text")
+        self.server.check_length(text_of(turn), "text")
         lm = self._model.lm
         try:
             count = len(lm.vocabulary.encode([*self._prompt, *turn]))

@@ -19,7 +19,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from torch import Tensor
 
-from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text
+from spiritlm_plugin.dataio.units.segments import Segment, Speech, Text, text_of
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE, SpeechStream
 from spiritlm_plugin.inference.streaming import StreamPiece
 from spiritlm_plugin.serving.answers import Answer
@@ -78,7 +78,7 @@ class Said:
     @property
     def text(self) -> str:
         """Texts, joined."""
-        return "".join(s.text for s in self.segments if isinstance(s, Text))
+        return text_of(self.segments)
 
 
 class _Remembered(NamedTuple):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.inference import SpeechCodec
 from spiritlm_plugin.integrations.parts import read_parts
@@ -90,7 +91,7 @@ def test_units_that_are_the_same_keep_what_is_known_of_them(
     shares = script.unit_shares(tokenizer, tokenizer, items, known)
     torch.testing.assert_close(shares.sum(1), torch.ones(200))
     frames = torch.cat(
-        [script.units_of(tokenizer, script.load_wav(item)) for item in items]
+        [script.units_of(tokenizer, read_audio(item["wav"])) for item in items]
     ).bincount(minlength=200)
     assert int(frames.count_nonzero()) > 50
     # A prior of five frames stands against those that were counted.

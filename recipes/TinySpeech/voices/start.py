@@ -14,7 +14,7 @@ language_model_base, of transformers, FOLDER/vocoder and vocoder_base, parts.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def write_start(
 def unit_shares(
     old: PhoneticTokenizer,
     new: PhoneticTokenizer,
-    items: Iterable[Mapping[str, Any]],
+    items: Sequence[Mapping[str, Any]],
     known: Container[str],
 ) -> Tensor:
     """Return how often each old unit sounds where each new one does.
@@ -93,7 +93,7 @@ def unit_shares(
     ---------
     old, new : PhoneticTokenizer
         Of as many units a second.
-    items : iterable of dict
+    items : sequence of dict
         Of a manifest with phones.
     known : container of str
         The voices for which the old units were made.
@@ -103,7 +103,6 @@ def unit_shares(
     Tensor
         Shape (new units, old units); rows add up to 1.
     """
-    items = list(items)
     names = {SILENCE: 0}
     for item in items:
         for name, *_ in item["phones"]:
@@ -112,7 +111,7 @@ def unit_shares(
     heard = torch.full((new.quantizer.units, len(names)), 1e-3)
     said = torch.full((len(names), old.quantizer.units), 1e-3)
     for item in tqdm(items, "units", unit="utterances"):
-        wav = load_wav(item)
+        wav = read_audio(item["wav"])
         units = units_of(new, wav)
         labels = frame_labels(item["phones"], len(units), SILENCE)
         phones = torch.tensor([names[label] for label in labels])
@@ -123,11 +122,6 @@ def unit_shares(
             count(said, phones, before)
     by_phone = normalize(heard, p=1, dim=1) @ normalize(said, p=1, dim=1)
     return normalize(together + _PRIOR_FRAMES * by_phone, p=1, dim=1)
-
-
-def load_wav(item: Mapping[str, Any]) -> Tensor:
-    """Return the recording of an utterance, shape (samples,)."""
-    return torch.as_tensor(read_audio(item["wav"]))
 
 
 def units_of(tokenizer: PhoneticTokenizer, wav: Tensor) -> Tensor:

@@ -360,6 +360,17 @@ def parse_prompt(string: str) -> list[Segment]:
     return segments
 
 
+def text_of(segments: Iterable[Segment]) -> str:
+    """Return the text of segments, joined.
+
+    Example
+    -------
+    >>> text_of([Text("the "), Speech("a.wav"), Text("cat")])
+    'the cat'
+    """
+    return "".join(s.text for s in segments if isinstance(s, Text))
+
+
 def _is_recording(content: Any) -> bool:
     """Tell whether a content is audio, in one of the forms that are read."""
     if isinstance(content, Mapping):
