@@ -46,6 +46,7 @@ from tests.benchmarks.random_model import HPARAMS, random_model
 
 _PROMPT_SECONDS = 3.2  # about 100 tokens
 _SHORTEST = 0.2  # of the items of a batch, as a share of the longest
+_SIDE = 1536  # of the matrices whose product says how fast products can be
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,10 @@ class Benchmark:
         self.plain = Plain(settings.hparams_file, settings.device)
         frames = len(self.lm.encode_batch([recording])[0])
         self.units = torch.randint(4, (4, frames))
+        self.operations = self.plain.operations(recording, self.units)
         self.plain.choose(recording, self.units)
+        sides = torch.randn(2, _SIDE, _SIDE, device=settings.device)
+        self.product = partial(torch.mm, *sides)
         self.wav = recording
         # The largest batch takes too long to be measured twice.
         self.bf16_sizes = (1, *settings.batches[:1])
@@ -149,10 +153,10 @@ class Benchmark:
             with lm.inference_ctx:
                 return tokenizer(wavs)
 
-        plain = getattr(self.plain, name)
         return self._row(
             label,
-            partial(plain, self.wav),
+            name,
+            partial(getattr(self.plain, name), self.wav),
             run,
             {1: [self.wav], **self.batches},
             lambda wavs: sum(map(len, wavs)) / SAMPLE_RATE,
@@ -165,6 +169,7 @@ class Benchmark:
         items = {n: self.lm.encode_batch(wavs) for n, wavs in items.items()}
         row = self._row(
             "vocoder",
+            "vocode",
             partial(self.plain.vocode, self.units),
             lambda units, lm: lm.decode_batch(units),
             items,
@@ -175,6 +180,7 @@ class Benchmark:
     def _row(
         self,
         label: str,
+        name: str,
         plain: Callable[[], object],
         run: Callable[[list, SpiritLM], object],
         items: dict[int, list],
@@ -182,7 +188,11 @@ class Benchmark:
         int8: SpiritLM | None = None,
     ) -> list[str]:
         """Measure one task: plain, ours in batches, in bfloat16, in int8."""
-        contenders: Contenders = {"plain": plain}
+        contenders: Contenders = {
+            "plain": plain,
+            "1": partial(run, items[1], self.lm),
+            "product": self.product,
+        }
         if int8 is not None:
             contenders["1 int8"] = partial(run, items[1], int8)
         for size, batch in items.items():
@@ -192,11 +202,13 @@ class Benchmark:
         times = self._measure(contenders)
         seconds = {size: audio_seconds(batch) for size, batch in items.items()}
         plain, ours = times["plain"], times["1"]
+        products = self.operations[name] / (2 * _SIDE**3)
+        limit = times["product"].per(seconds[1] / products)
         batches = [str(size) for size in self.batches]
         batches += [f"{size} bf16" for size in self.bf16_sizes]
         reduced = []
-        for name in ("1 bf16", "1 int8"):
-            reduced.append(plain.over(times[name]) if name in times else "-")
+        for form in ("1 bf16", "1 int8"):
+            reduced.append(plain.over(times[form]) if form in times else "-")
         last = "-"
         if int8 is not None:
             last = _per_second(times["1 int8"], seconds[1])
@@ -206,9 +218,10 @@ class Benchmark:
             _per_second(plain, seconds[1]),
             _per_second(ours, seconds[1]),
             plain.over(ours),
+            _per_second(limit, 1),
             *(
-                _per_second(times[name], seconds[int(name.split()[0])])
-                for name in batches
+                _per_second(times[form], seconds[int(form.split()[0])])
+                for form in batches
             ),
             last,
             *reduced,
@@ -290,7 +303,7 @@ def report(settings: Settings, command: str) -> str:
     bf16 = ["bf16", f"bf16, batch of {settings.batches[0]}"]
     chosen = ", ".join(f"{n}: {f}" for n, f in benchmark.plain.chosen.items())
     reduced = [*bf16, "int8", "plain / bf16", "plain / int8"]
-    columns = ["plain", "ours", "plain / ours", *batches, *reduced]
+    columns = ["plain", "ours", "plain / ours", "limit", *batches, *reduced]
     speech = [*benchmark.tokenizing(), *benchmark.vocoding()]
     generation = benchmark.generating()
     rates = ["plain", "ours", "ours / plain", *batches]
@@ -304,12 +317,15 @@ def report(settings: Settings, command: str) -> str:
             f"batches of {_SHORTEST * settings.seconds:g} to "
             f"{settings.seconds:g} s. Wall / CPU time: the median and the least "
             f"of {settings.repeats} runs, in turn, after one that does not "
-            "count; of fewer, at least 2, where they take more than "
+            "count; ratios are the median of those of each turn, and that of "
+            "the least; of fewer, at least 2, where they take more than "
             f"{settings.budget:g} s.",
             "\nSeconds of computing for a second of audio; plain is "
             "transformers' HuBERT and wav2vec 2.0 (sdpa), torchfcpe and a "
             "HiFi-GAN of Conv1d, weight norms removed, one file at a time, each "
-            f"in its fastest form here ({chosen}):\n",
+            f"in its fastest form here ({chosen}). The limit is what its products "
+            "would take in float32 if all were as fast as one of matrices of "
+            f"{_SIDE} rows and columns in the same run:\n",
             table(["", *columns], speech),
             f"\nTokens a second, sampling {settings.new_tokens} tokens of "
             "speech; plain is transformers' generate:\n",

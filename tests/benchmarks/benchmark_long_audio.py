@@ -17,7 +17,6 @@ from torch import Tensor
 from spiritlm_plugin.dataio.units.units import WINDOW_SECONDS
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
 from tests.benchmarks.machine import (
-    Timing,
     machine,
     parsed,
     parser_of,
@@ -84,8 +83,7 @@ def measure(
         settings.repeats,
     )
     each = {
-        name: Timing(*(value / lengths[name][0] for value in timing))
-        for name, timing in found.items()
+        name: timing.per(lengths[name][0]) for name, timing in found.items()
     }
     [short, *_] = each.values()
     return [

@@ -32,23 +32,41 @@ Contenders = dict[str, Callable[[], object]]
 
 
 class Timing(NamedTuple):
-    """Seconds of a run.
+    """Seconds of runs.
 
     Arguments
     ---------
-    wall : float
-        The median of the runs.
-    cpu : float
-        Of all threads, the least of the runs: neighbours on a shared machine
-        only ever add to it.
+    walls : tuple of float
+        By the wall, of each run.
+    cpus : tuple of float
+        Of all threads, of each run.
     """
 
-    wall: float
-    cpu: float
+    walls: tuple[float, ...]
+    cpus: tuple[float, ...]
+
+    @property
+    def wall(self) -> float:
+        """The median by the wall."""
+        return median(self.walls)
+
+    @property
+    def cpu(self) -> float:
+        """The least of the CPU: neighbours on a shared machine only add to it."""
+        return min(self.cpus)
+
+    def per(self, amount: float) -> Timing:
+        """Return the times of one of so many."""
+        return Timing(*(tuple(t / amount for t in times) for times in self))
 
     def over(self, other: Timing) -> str:
-        """Return how many times as long as another, by the wall and the CPU."""
-        return f"{self.wall / other.wall:.2f} / {self.cpu / other.cpu:.2f}"
+        """Return how many times as long as another, by the wall and the CPU.
+
+        By the wall it is the median of the ratios of runs that followed each
+        other, which a machine that is slow for a while slows alike.
+        """
+        ratios = (a / b for a, b in zip(self.walls, other.walls))
+        return f"{median(ratios):.2f} / {self.cpu / other.cpu:.2f}"
 
 
 def timings(
@@ -68,19 +86,13 @@ def timings(
     """
     for run in contenders.values():
         _time(run)
-    times: dict[str, list[Timing]] = defaultdict(list)
+    runs: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for _ in range(repeats):
         for name, run in contenders.items():
-            spent = sum(timing.wall for timing in times[name])
-            if len(times[name]) < 2 or spent < budget:
-                times[name].append(_time(run))
-    return {
-        name: Timing(
-            median(timing.wall for timing in values),
-            min(timing.cpu for timing in values),
-        )
-        for name, values in times.items()
-    }
+            spent = sum(wall for wall, _ in runs[name])
+            if len(runs[name]) < 2 or spent < budget:
+                runs[name].append(_time(run))
+    return {name: Timing(*zip(*times)) for name, times in runs.items()}
 
 
 def measure(
@@ -97,13 +109,14 @@ def fastest(contenders: Contenders, repeats: int = 3) -> str:
     return min(found, key=lambda name: found[name].cpu)
 
 
-def _time(run: Callable[[], object]) -> Timing:
+def _time(run: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds of a run, by the wall and of the CPU."""
     synchronize()
     wall, cpu = time.perf_counter(), time.process_time()
     with torch.inference_mode():
         run()
     synchronize()
-    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def synchronize() -> None:

@@ -19,6 +19,7 @@ from hyperpyyaml import load_hyperpyyaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.mkldnn import MkldnnLinear
 
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
@@ -199,6 +200,24 @@ class Plain:
         self.chosen: dict[str, str] = {}
         with contextlib.redirect_stdout(io.StringIO()):
             self.fcpe = torchfcpe.spawn_bundled_infer_model(device)
+
+    def operations(self, wav: Tensor, units: Tensor) -> dict[str, int]:
+        """Return how many floating-point operations each part's products take.
+
+        Of the forms as they are: call it before `choose`.
+
+        Arguments
+        ---------
+        wav, units : Tensor
+            As of `choose`.
+        """
+        inputs = dict.fromkeys((*STREAMS, "expressive"), wav)
+        found = {}
+        for name, item in {**inputs, "vocode": units}.items():
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                getattr(self, name)(item)
+            found[name] = counter.get_total_flops()
+        return found
 
     def choose(self, wav: Tensor, units: Tensor) -> None:
         """Take the fastest form of each network for a recording and its units.
