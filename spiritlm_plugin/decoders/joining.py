@@ -75,8 +75,12 @@ class Joining(Continuous):
         Raises
         ------
         ValueError
-            If it fills the model's context.
+            If it fills the model's context, or there is nothing to make.
         """
+        if max_new_tokens < 1:
+            raise ValueError(
+                f"max_new_tokens is {max_new_tokens}; it must be at least 1"
+            )
         if not 0 < len(prompt) < self.lm.context:
             raise ValueError(
                 f"a prompt of {len(prompt)} tokens leaves no room in the "

@@ -60,7 +60,7 @@ def quantized_rows(settings: Settings) -> list[list[str]]:
             f"{tokens / plain.wall:.1f}",
             f"{tokens / times[form].wall:.1f}",
             plain.over(times[form]),
-            f"{megabytes(lm):.0f}",
+            f"{megabytes(lm):.1f}",
         ]
         for form, lm in forms.items()
     ]

@@ -96,10 +96,12 @@ def test_prompts_that_join_get_what_they_get_alone(lm, data):
             assert (ids, reason) == (alone.ids.tolist(), alone.end_reason)
 
 
-def test_a_prompt_that_fills_the_context_does_not_join(lm):
+def test_what_no_token_can_follow_does_not_join(lm):
     batch = Joining(lm.engine.lm, "text")
     with pytest.raises(ValueError, match="leaves no room"):
         batch.add([5] * lm.context)
+    with pytest.raises(ValueError, match="max_new_tokens is 0"):
+        batch.add([5], max_new_tokens=0)
     assert not batch and batch.step() == []
 
 
