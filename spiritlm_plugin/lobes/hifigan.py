@@ -11,8 +11,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from spiritlm_plugin.lobes.channels_last import to_channels_last
-from spiritlm_plugin.lobes.masking import frame_mask, zero_padding
-from spiritlm_plugin.lobes.packed_convolution import PackedConvolution, zero
+from spiritlm_plugin.lobes.masking import Padding, zero_
+from spiritlm_plugin.lobes.packed_convolution import PackedConvolution
 
 _SLOPE = 0.1
 _FRAME_KERNEL = 3
@@ -134,20 +134,21 @@ class HifiGanGenerator(nn.Module):
         frames = x.shape[-1]
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             x = F.pad(x, (0, _round_length(frames) - frames))
-        mask = frame_mask(lengths, x.shape[-1])
-        mask = None if mask is None else mask.to(x.device)
-        x = to_channels_last(zero_padding(x, mask))
-        mask = None if mask is None else mask[:, None, None]
-        x = zero(self.input(x), mask)
+        padding = None
+        if bool((lengths < x.shape[-1]).any()):
+            padding = Padding(lengths.cpu())
+            x = x.clone()
+        x = zero_(to_channels_last(x), padding)
+        x = zero_(self.input(x), padding)
         if self.frames is not None:
-            x = self.frames(x, mask)
+            x = self.frames(x, padding)
         for stage in self.stages:
-            x, mask = stage(x, mask)
+            x, padding = stage(x, padding)
         # Samples have more bits than numbers in reduced precision.
         with torch.autocast(x.device.type, enabled=False):
             y = self.output(F.leaky_relu(x).float())
-        # The gradient of tanh needs its output: mask what goes in.
-        return zero(y, mask).tanh().squeeze(2)[..., : frames * self.hop]
+        # The gradient of tanh needs its output: clear what goes in.
+        return zero_(y, padding).tanh().squeeze(2)[..., : frames * self.hop]
 
     def synthesize(self, x: Tensor) -> Tensor:
         """Return the waveform of one item, in memory that does not grow.
@@ -207,20 +208,20 @@ class _Stage(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, padding: Padding | None
+    ) -> tuple[Tensor, Padding | None]:
         x = self.upsampler(F.leaky_relu(x, _SLOPE))
         x = x.contiguous(memory_format=torch.channels_last)
-        if mask is not None:
-            mask = mask.repeat_interleave(self.rate, dim=-1)
-        x = zero(x, mask)
+        if padding is not None:
+            padding = padding.stretched(self.rate)
+        x = zero_(x, padding)
         # New memory costs a CPU more than what is computed in it.
         space = None if torch.is_grad_enabled() else torch.empty_like(x)
         first, *others = self.blocks
-        total = first(x, mask, space)
+        total = first(x, padding, space)
         for block in others:
-            total = total.add_(block(x, mask, space))
-        return total.div_(len(self.blocks)), mask
+            total = total.add_(block(x, padding, space))
+        return total.div_(len(self.blocks)), padding
 
 
 class _ResidualBlock(nn.Module):
@@ -239,15 +240,18 @@ class _ResidualBlock(nn.Module):
         self.plain = nn.ModuleList(conv(1) for _ in dilations)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, space: Tensor | None = None
+        self,
+        x: Tensor,
+        padding: Padding | None,
+        space: Tensor | None = None,
     ) -> Tensor:
         if not torch.is_grad_enabled():
             x = x.clone()  # which the convolutions add to
         for dilated, plain in zip(self.dilated, self.plain):
             assert isinstance(dilated, PackedConvolution)
             assert isinstance(plain, PackedConvolution)
-            y = dilated.activated(_rectified(x, space), _SLOPE, mask)
-            x = zero(plain.add_to(x, y), mask)
+            y = dilated.activated(_rectified(x, space), _SLOPE, padding)
+            x = zero_(plain.add_to(x, y), padding)
         return x
 
 

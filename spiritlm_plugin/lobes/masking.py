@@ -45,6 +45,56 @@ def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask.unsqueeze(1)
 
 
+class Padding:
+    """What lies behind the items of a batch whose channels are last.
+
+    Where nothing is to be differentiated, a CPU writes zeros there alone; a
+    product with a mask would read and write all of the batch.
+
+    Arguments
+    ---------
+    lengths : Tensor
+        Frames of each item, on the CPU, shape (batch,).
+
+    Example
+    -------
+    >>> padding = Padding(torch.tensor([1, 3]))
+    >>> padding.zero_(torch.ones(2, 1, 1, 3)).squeeze()
+    tensor([[1., 0., 0.],
+            [1., 1., 1.]])
+    """
+
+    def __init__(self, lengths: Tensor):
+        self.lengths = lengths
+        self._mask: Tensor | None = None
+
+    def stretched(self, rate: int) -> Padding:
+        """Return that of a batch whose frames have become so many each."""
+        return Padding(self.lengths * rate)
+
+    def zero_(self, x: Tensor) -> Tensor:
+        """Set it to zero, in place.
+
+        Arguments
+        ---------
+        x : Tensor
+            Shape (batch, channels, 1, frames).
+        """
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            for item, length in zip(x, self.lengths.tolist()):
+                item[..., length:].zero_()
+            return x
+        if self._mask is None:
+            places = torch.arange(x.shape[-1]) < self.lengths[:, None]
+            self._mask = places[:, None, None].to(x.device)
+        return x.mul_(self._mask)
+
+
+def zero_(x: Tensor, padding: Padding | None) -> Tensor:
+    """Set padding to zero, if there is any; see `Padding.zero_`."""
+    return x if padding is None else padding.zero_(x)
+
+
 def standardize(x: Tensor, lengths: Tensor, eps: float) -> Tensor:
     """Bring each item to zero mean and unit variance over its own frames.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from spiritlm_plugin.lobes.masking import Padding, zero_
 from spiritlm_plugin.lobes.packed_linear import has_bfloat16
 
 # What weights are laid out for; any other length runs with them as well.
@@ -68,7 +69,7 @@ class PackedConvolution(nn.Conv2d):
         self._laid_out: dict[torch.dtype, _Weights] = {}
 
     def activated(
-        self, x: Tensor, slope: float, mask: Tensor | None = None
+        self, x: Tensor, slope: float, padding: Padding | None = None
     ) -> Tensor:
         """Return the leaky ReLU of what the convolution returns.
 
@@ -78,14 +79,14 @@ class PackedConvolution(nn.Conv2d):
             Shape (batch, channels_in, 1, time).
         slope : float
             Of what is below 0.
-        mask : Tensor, optional
-            What to keep; the rest becomes zero. Shape (batch, 1, 1, time).
+        padding : Padding, optional
+            What becomes zero.
         """
         x = _autocast(x)
         weights = self._weights(x)
         if weights is None:
-            return F.leaky_relu(zero(self(x), mask), slope, inplace=True)
-        return zero(_convolve(x, weights, "leaky_relu", [slope]), mask)
+            return F.leaky_relu(zero_(self(x), padding), slope, inplace=True)
+        return zero_(_convolve(x, weights, "leaky_relu", [slope]), padding)
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
         """Return the sum of a tensor and what the convolution returns.
@@ -134,17 +135,6 @@ class PackedConvolution(nn.Conv2d):
         if weights is None or weights.states != _states(self):
             weights = self._laid_out[x.dtype] = _lay_out(self, x.dtype)
         return weights
-
-
-def zero(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Set what a mask leaves out to zero, in place.
-
-    Example
-    -------
-    >>> zero(torch.ones(1, 3), torch.tensor([[True, False, True]]))
-    tensor([[1., 0., 1.]])
-    """
-    return x if mask is None else x.mul_(mask)
 
 
 def _autocast(x: Tensor) -> Tensor:

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spiritlm_plugin.lobes.masking import frame_mask, standardize, zero_padding
+from spiritlm_plugin.lobes.masking import (
+    Padding,
+    frame_mask,
+    standardize,
+    zero_padding,
+)
 from spiritlm_plugin.lobes.pitch import _group_norm
 
 lengths_of = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -31,6 +36,21 @@ def test_zero_padding(lengths, more):
     for before, after, n in zip(x, y, lengths):
         assert torch.equal(after[:, :n], before[:, :n])
         assert not after[:, n:].any()
+
+
+@given(lengths_of, st.integers(0, 3), st.sampled_from([1, 4]))
+def test_padding_in_place(lengths, more, rate):
+    x = torch.rand(len(lengths), 2, 1, rate * (max(lengths) + more)) + 1
+    padding = Padding(torch.tensor(lengths)).stretched(rate)
+    found = []
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            found.append(x.clone())
+            assert padding.zero_(found[-1]) is found[-1]
+    assert torch.equal(*found)
+    for before, after, n in zip(x, found[0], lengths):
+        assert torch.equal(after[..., : rate * n], before[..., : rate * n])
+        assert not after[..., rate * n :].any()
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 2)])

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from spiritlm_plugin.lobes import packed_convolution
 from spiritlm_plugin.lobes.channels_last import to_channels_last
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
+from spiritlm_plugin.lobes.masking import Padding
 from spiritlm_plugin.lobes.packed_convolution import PackedConvolution
 
 SLOPE = 0.1
@@ -51,14 +52,15 @@ def test_three_ways_to_run(form, kernel, dilation, length):
     conv = convolution(kernel, dilation)
     x = to_channels_last(noise(2, 4, length, seed=1))
     total = to_channels_last(noise(2, 6, length, seed=2))
-    mask = torch.arange(length) < torch.tensor([length, 1])[:, None]
-    mask = mask[:, None, None]
+    lengths = torch.tensor([length, 1])
+    mask = (torch.arange(length) < lengths[:, None])[:, None, None]
     y = expected(conv, x).detach()
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
             torch.testing.assert_close(conv(x), y)
             torch.testing.assert_close(
-                conv.activated(x, SLOPE, mask), F.leaky_relu(y, SLOPE) * mask
+                conv.activated(x, SLOPE, Padding(lengths)),
+                F.leaky_relu(y, SLOPE) * mask,
             )
             added = conv.add_to(total.clone(), x)
             torch.testing.assert_close(added, total + y)
