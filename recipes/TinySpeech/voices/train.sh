@@ -10,7 +10,7 @@
 #
 # Needs the package with its extras `train` and `eval`, and the engines of
 # recipes/TinySpeech/README.md. PROCESSES processes, two or as many as are named, share
-# what is long. Stopped, it goes on where it was. Two cores need about six hours for
+# what is long. Stopped, it goes on where it was. Two cores need about seven hours for
 # it, four of them for the language model, by the speed that was seen in its parts.
 set -euo pipefail
 
@@ -48,7 +48,7 @@ if [ ! -e "$work/hubert/hubert/config.json" ]; then
 fi
 step hubert/hubert phonetic/train_hubert.py phonetic/hparams/hubert.yaml \
     "${manifests[@]}" --teacher none --units_folder "$work/phones" --units 54 \
-    --heard_weight 1 --number_of_epochs 6 --training_steps 2910 --precision bf16
+    --heard_weight 1 --number_of_epochs 12 --training_steps 5820 --precision bf16
 step kmeans/phonetic phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml \
     "${manifests[@]}" --hubert "$work/hubert/hubert" --layer 4 --units 200
 step phonetic/phonetic phonetic/train_quantizer.py \
