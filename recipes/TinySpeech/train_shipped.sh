@@ -10,29 +10,9 @@
 # Needs the package with its extra `train`, and is shared by PROCESSES processes, two
 # or as many as are named: on a machine with GPUs one for each. Stopped, it goes on
 # where it was.
-set -euo pipefail
-
-mkdir -p "$1"
-work=$(cd "$1" && pwd)
-cd "$(dirname "$0")"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+source "$(dirname "$0")/training.sh" "$@"
 processes=${PROCESSES:-2}
-size=full few=() few_lm=()
-if [ "${2:-}" = --debug ]; then
-    size=debug few=(--debug) few_lm=(--debug --sample_count 1 --judged_count 2)
-fi
 trap 'jobs -p | xargs -r kill' EXIT
-
-# step PART SCRIPT YAML [ARGUMENTS]: run a recipe unless its part is there.
-step() {
-    local result=$work/$1 script=$2 yaml=$3
-    shift 3
-    if [ ! -e "$result/config.json" ]; then
-        echo "$(date +%T) $result"
-        python "$script" "$yaml" --output_folder "$(dirname "$result")" \
-            "$@" "${few[@]}"
-    fi
-}
 
 corpus=$work/corpus
 manifests=(--manifest_folder "$corpus")
@@ -132,7 +112,7 @@ train_lm() { # its name, its YAML, options
     local output=$work/$1 yaml=pretraining/hparams/$2.yaml
     shift 2
     if [ ! -e "$output/model/language_model/config.json" ]; then
-        echo "$(date +%T) $output"
+        note "$output"
         torchrun --nproc_per_node "$processes" pretraining/train.py "$yaml" \
             --output_folder "$output" --codec "$work/codec" \
             --precision bf16 --compile \

@@ -10,35 +10,11 @@
 #
 # Needs the package with its extra `train`. One process does it all. Stopped, it goes
 # on where it was.
-set -euo pipefail
-
-mkdir -p "$1"
-work=$(cd "$1" && pwd)
-cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-size=full few=() few_lm=() all=(--utterances 378) unseen=(--utterances 183)
-if [ "${2:-}" = --debug ]; then
-    size=debug few=(--debug) few_lm=(--debug --sample_count 1 --judged_count 2)
+source "$(dirname "$0")/../training.sh" "$@"
+all=(--utterances 378) unseen=(--utterances 183)
+if [ "$size" = debug ]; then
     all=(--debug --utterances 2) unseen=("${all[@]}")
 fi
-
-# note PART: say what begins, when, and the CPU time of this run before it.
-note() {
-    times >"$work/times.txt"
-    echo "$(date +%F\ %T) $(tail -n 1 "$work/times.txt") $1" |
-        tee -a "$work/clock.txt"
-}
-
-# step PART SCRIPT YAML [ARGUMENTS]: run a recipe unless its part is there.
-step() {
-    local result=$work/$1 script=$2 yaml=$3
-    shift 3
-    if [ ! -e "$result/config.json" ]; then
-        note "$result"
-        python "$script" "$yaml" --output_folder "$(dirname "$result")" \
-            "$@" "${few[@]}"
-    fi
-}
 
 corpus=$work/corpus
 manifests=(--manifest_folder "$corpus")

@@ -12,29 +12,12 @@
 # recipes/TinySpeech/README.md. PROCESSES processes, two or as many as are named, share
 # what is long. Stopped, it goes on where it was. Two cores need about seven hours for
 # it, four of them for the language model, by the speed that was seen in its parts.
-set -euo pipefail
-
-mkdir -p "$1"
-work=$(cd "$1" && pwd)
-cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+source "$(dirname "$0")/../training.sh" "$@"
 together=(torchrun --nproc_per_node "${PROCESSES:-2}")
-size=full few=() few_lm=() all=() unseen=(--utterances 183)
-if [ "${2:-}" = --debug ]; then
-    size=debug few=(--debug) few_lm=(--debug --sample_count 1 --judged_count 2)
+all=() unseen=(--utterances 183)
+if [ "$size" = debug ]; then
     all=(--debug --utterances 2) unseen=("${all[@]}")
 fi
-
-# step PART SCRIPT YAML [ARGUMENTS]: run a recipe unless its part is there.
-step() {
-    local result=$work/$1 script=$2 yaml=$3
-    shift 3
-    if [ ! -e "$result/config.json" ]; then
-        echo "$(date +%T) $result"
-        python "$script" "$yaml" --output_folder "$(dirname "$result")" \
-            "$@" "${few[@]}"
-    fi
-}
 
 corpus=$work/corpus
 manifests=(--manifest_folder "$corpus")
@@ -93,7 +76,7 @@ fi
 evaluate() {
     local output=$work/results/$1
     shift
-    echo "$(date +%T) $output"
+    note "$output"
     "${together[@]}" "$@" --output_folder "$output"
 }
 model=("${manifests[@]}" --model "$work/base/model")
