@@ -10,9 +10,8 @@ from torch import Tensor
 from spiritlm_plugin.dataio.units.units import (
     MIN_SAMPLES,
     PHONETIC_RATE,
-    PITCH_RATE,
+    RATES,
     SAMPLE_RATE,
-    STYLE_RATE,
     SpeechUnits,
 )
 from spiritlm_plugin.lobes.mfcc import MFCC
@@ -26,7 +25,6 @@ from spiritlm_plugin.utils.arguments import number
 # Seconds that are heard in front of new units.
 PAST_SECONDS = 6
 _SHORTEST = 0.1
-_RATES = {"phonetic": PHONETIC_RATE, "pitch": PITCH_RATE, "style": STYLE_RATE}
 # Of a time, so that all streams have a unit that begins with it.
 _GRID = 2
 
@@ -91,7 +89,7 @@ class StreamingTokenizer:
         """Begin with the next 100 s."""
         self.first = 0  # second of the audio that is kept
         self.heard = 0  # samples
-        self.given = dict.fromkeys(_RATES, 0)
+        self.given = dict.fromkeys(RATES, 0)
 
     def push(self, wav: Tensor) -> Iterator[SpeechUnits]:
         """Take the next samples, and yield the units that are final.
@@ -134,7 +132,7 @@ class StreamingTokenizer:
     @torch.inference_mode()
     def _units(self, final: bool) -> Iterator[SpeechUnits]:
         until = self._until()
-        if not final and all(until[n] <= self.given[n] for n in _RATES):
+        if not final and all(until[n] <= self.given[n] for n in RATES):
             return
         begin = self._listen_from()
         self._forget((begin - self.first) * SAMPLE_RATE)
@@ -143,7 +141,7 @@ class StreamingTokenizer:
         [units] = self.tokenizer([wav])
         self.any = True
         new: dict[str, Tensor | None] = {}
-        for name, rate in _RATES.items():
+        for name, rate in RATES.items():
             stream, offset = getattr(units, name), int(begin * rate)
             new[name] = None
             if stream is None:
@@ -174,8 +172,8 @@ class StreamingTokenizer:
         """Return how many units of each stream do not change any more."""
         if self.latency is not None:
             settled = (self.heard - self.step) / SAMPLE_RATE
-            return {n: int(settled * r + 1e-6) for n, r in _RATES.items()}
-        until = dict.fromkeys(_RATES, 0)
+            return {n: int(settled * r + 1e-6) for n, r in RATES.items()}
+        until = dict.fromkeys(RATES, 0)
         phonetic, style = self.tokenizer.phonetic, self.tokenizer.style
         if not isinstance(phonetic.encoder, MFCC):
             frames = final_frames(

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.units.units import (
-    PHONETIC_RATE,
-    PITCH_RATE,
-    STYLE_RATE,
+    RATES,
     SpeechUnits,
     _first_unit,
     unit_starts,
@@ -23,11 +21,6 @@ from spiritlm_plugin.lobes.vocoder import NO_PITCH, UnitVocoder, fill_blanks
 # Frames of the first chunk, and of the largest: each is twice the one before.
 FIRST_FRAMES = 4
 MOST_FRAMES = 64
-_RATES = {
-    "phonetic": PHONETIC_RATE,
-    "pitch": PITCH_RATE,
-    "style": STYLE_RATE,
-}
 # Of random units, from which is told what is heard.
 _PROBES = 3
 _AUDIBLE: MutableMapping[UnitVocoder, int] = WeakKeyDictionary()
@@ -65,7 +58,7 @@ def _audible_context(vocoder: UnitVocoder, tolerance: float) -> int:
                 generator=generator,
             )
             for name in vocoder.embeddings
-            if name in _RATES
+            if name in RATES
         }
         speaker = probe % max(len(vocoder.speakers), 1)
         samples = partial(_samples, vocoder, frames, speaker)
@@ -173,7 +166,7 @@ class _Timed:
 
     def __init__(self, start: float):
         # Of each stream the number of the first unit that is kept.
-        self.first = {n: _first_unit(start, r) for n, r in _RATES.items()}
+        self.first = {n: _first_unit(start, r) for n, r in RATES.items()}
         self.waiting: dict[str, Tensor] = {}
 
     def push(
@@ -187,7 +180,7 @@ class _Timed:
         for name in slow:
             if not final:
                 ends = self.first[name] + len(self.waiting[name])
-                known = np.searchsorted(times, unit_starts(ends, _RATES[name]))
+                known = np.searchsorted(times, unit_starts(ends, RATES[name]))
                 count = min(count, int(known))
         frames = {"phonetic": self.waiting["phonetic"][:count]}
         used = {"phonetic": count}
@@ -203,7 +196,7 @@ class _Timed:
 
     def _starts(self, name: str) -> np.ndarray:
         numbers = np.arange(len(self.waiting[name])) + self.first[name]
-        return unit_starts(numbers, _RATES[name])
+        return unit_starts(numbers, RATES[name])
 
 
 class StreamingVocoder:

@@ -14,8 +14,7 @@ from spiritlm_plugin.dataio.batching import length_batches
 from spiritlm_plugin.dataio.units.units import (
     COMMON_STYLES,
     PHONETIC_RATE,
-    PITCH_RATE,
-    STYLE_RATE,
+    RATES,
     SpeechUnits,
 )
 from spiritlm_plugin.lobes.durations import DurationPredictor, whole_frames
@@ -23,7 +22,6 @@ from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.speaker_recognizer import SpeakerRecognizer
 
-_RATES = {"pitch": PITCH_RATE, "style": STYLE_RATE}
 NO_PITCH = (
     "this vocoder is expressive and these units have no pitch; use units of "
     "an Expressive model, or a Base vocoder"
@@ -584,13 +582,13 @@ def unit_frames(
     ([3, 3, 4], [5, 5, 5])
     """
     frames = {"phonetic": units.phonetic}
-    for name, rate in _RATES.items():
+    for name in ("pitch", "style"):
         stream = getattr(units, name)
         if stream is None:
             continue
         if units.full_rate and len(stream):
             times = units.starts(PHONETIC_RATE)
-            begun = np.searchsorted(units.starts(rate), times, "right")
+            begun = np.searchsorted(units.starts(RATES[name]), times, "right")
             stream = stream[torch.from_numpy(begun) - 1]
         frames[name] = stream
     if durations is None:

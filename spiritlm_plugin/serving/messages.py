@@ -9,9 +9,7 @@ from pydantic import Field, StrictInt, ValidationError
 
 from spiritlm_plugin.dataio.audio.resampling import LOWEST_RATE
 from spiritlm_plugin.dataio.units.units import (
-    PHONETIC_RATE,
-    PITCH_RATE,
-    STYLE_RATE,
+    RATES,
     Kind,
     SpeechStream,
     SpeechUnits,
@@ -20,7 +18,6 @@ from spiritlm_plugin.serving.errors import RequestError, of_validation
 from spiritlm_plugin.serving.forms import Form, Heat, Seed, Share
 from spiritlm_plugin.serving.state import Server
 
-_RATES = {"phonetic": PHONETIC_RATE, "pitch": PITCH_RATE, "style": STYLE_RATE}
 # Of microphones.
 _HIGHEST_RATE = 96_000
 
@@ -106,7 +103,7 @@ def ready_message(server: Server) -> dict[str, Any]:
                 "speakers": model.lm.speakers,
                 "context": model.lm.context,
                 "kinds": kinds,
-                "rates": {kind: _RATES[kind] for kind in kinds},
+                "rates": {kind: RATES[kind] for kind in kinds},
             }
         )
     limits = {

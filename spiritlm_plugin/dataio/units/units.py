@@ -30,6 +30,7 @@ SAMPLE_RATE = 16000
 PHONETIC_RATE = 25.0
 PITCH_RATE = 12.5
 STYLE_RATE = 1.0
+RATES = {"phonetic": PHONETIC_RATE, "pitch": PITCH_RATE, "style": STYLE_RATE}
 # Spirit LM places phonetic frame i at i / 24.99 s when it merges the streams,
 # so that a phonetic unit comes after the pitch unit that starts with it. At
 # the starts of windows, each 2,499 units, this is their true time.
