@@ -343,6 +343,7 @@ def decode(
     max_seconds: float | None = None,
     seconds_of: Callable[[Tensor], Tensor] | None = None,
     num_beams: int = 1,
+    style_units: Sequence[int] | None = None,
 ) -> list[Decoded]:
     """Continue a batch of prompts.
 
@@ -372,6 +373,8 @@ def decode(
     num_beams : int
         Continuations of each prompt that are followed, of which the likeliest
         a token is given, 256 at most; for a ``temperature`` of 0.
+    style_units : sequence of int, optional
+        The only ones that speech may have.
 
     Returns
     -------
@@ -409,8 +412,8 @@ def decode(
     max_new_tokens = min(max_new_tokens, lm.context - min(lengths))
     eos_id = lm.vocabulary.eos_id
     ids, mask = pad_in_front(prompts, eos_id)
-    allowed = lm.vocabulary.allowed(output, lm.rows, stop).to(lm.device)
-    processors = LogitsProcessorList([AllowedTokens(allowed)])
+    allowed = lm.vocabulary.allowed(output, lm.rows, stop, style_units)
+    processors = LogitsProcessorList([AllowedTokens(allowed.to(lm.device))])
     if temperature > 0 and seeds is not None:
         processors.append(
             SeededSampling(seeds, max_new_tokens, temperature, top_p)

@@ -120,7 +120,7 @@ class Continuous:
     lm : LanguageModel
         For which `is_llama` is true.
     prompts, output, max_new_tokens, temperature, top_p, seeds, stop, \
-max_seconds, seconds_of
+max_seconds, seconds_of, style_units
         As of `spiritlm_plugin.decoders.constrained.decode`.
     rows : int
         Prompts to continue at a time.
@@ -154,6 +154,7 @@ max_seconds, seconds_of
         max_seconds: float | None = None,
         seconds_of: Callable[[Tensor], Tensor] | None = None,
         rows: int = 16,
+        style_units: Sequence[int] | None = None,
     ):
         sampling = check_decoding(
             prompts,
@@ -179,7 +180,7 @@ max_seconds, seconds_of
         self.max_seconds = max_seconds
         self.seconds_of = seconds_of
         self.steps = LlamaSteps(lm)
-        allowed = lm.vocabulary.allowed(output, lm.rows, stop)
+        allowed = lm.vocabulary.allowed(output, lm.rows, stop, style_units)
         self.scores = AllowedScores(lm, allowed)
 
     def limit(self, index: int) -> int:
@@ -370,6 +371,7 @@ def decode_continuously(
     max_seconds: float | None = None,
     seconds_of: Callable[[Tensor], Tensor] | None = None,
     rows: int = 16,
+    style_units: Sequence[int] | None = None,
 ) -> list[Decoded]:
     """Continue prompts, so many at a time; see `Continuous`.
 
@@ -401,6 +403,7 @@ def decode_continuously(
         max_seconds,
         seconds_of,
         rows,
+        style_units,
     ):
         ids[piece.prompt] += piece.ids
         reasons[piece.prompt] = piece.end_reason or ""

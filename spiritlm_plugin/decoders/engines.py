@@ -52,6 +52,7 @@ class Engine(Protocol):
         seconds_of: Callable[[Tensor], Tensor] | None = None,
         num_beams: int = 1,
         batch_size: int = 16,
+        style_units: Sequence[int] | None = None,
     ) -> list[Decoded]:
         """Continue prompts, as `constrained.decode` does.
 
@@ -146,6 +147,7 @@ class TransformersEngine:
         seconds_of: Callable[[Tensor], Tensor] | None = None,
         num_beams: int = 1,
         batch_size: int = 16,
+        style_units: Sequence[int] | None = None,
     ) -> list[Decoded]:
         """Continue prompts; see `Engine`."""
         if num_beams == 1 and is_llama(self.lm):
@@ -161,6 +163,7 @@ class TransformersEngine:
                 max_seconds,
                 seconds_of,
                 batch_size,
+                style_units,
             )
         decoded: dict[int, Decoded] = {}
         for chosen in sized_batches([len(ids) for ids in prompts], batch_size):
@@ -176,6 +179,7 @@ class TransformersEngine:
                 max_seconds,
                 seconds_of,
                 num_beams,
+                style_units,
             )
             decoded.update(zip(chosen, results))
         return [decoded[i] for i in range(len(prompts))]

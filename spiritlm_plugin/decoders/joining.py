@@ -20,7 +20,7 @@ class Joining(Continuous):
 
     Arguments
     ---------
-    lm, output, temperature, top_p, stop
+    lm, output, temperature, top_p, stop, style_units
         As of `Continuous`.
     rows : int
         Prompts to continue at a time; those that come then have to wait.
@@ -49,9 +49,18 @@ class Joining(Continuous):
         top_p: float = 0.95,
         stop: bool = True,
         rows: int = 16,
+        style_units: Sequence[int] | None = None,
     ):
         super().__init__(
-            lm, (), output, lm.context, temperature, top_p, (), stop
+            lm,
+            (),
+            output,
+            lm.context,
+            temperature,
+            top_p,
+            (),
+            stop,
+            style_units=style_units,
         )
         self._prompts: dict[int, list[int]] = {}
         self._seeds: dict[int, int] = {}

@@ -114,6 +114,7 @@ class VllmEngine:
         seconds_of: Callable[[Tensor], Tensor] | None = None,
         num_beams: int = 1,
         batch_size: int = 16,
+        style_units: Sequence[int] | None = None,
     ) -> list[Decoded]:
         """Continue prompts; see `Engine`.
 
@@ -144,8 +145,10 @@ class VllmEngine:
         room = [self.context - len(prompt) for prompt in prompts]
         eos_id = self.vocabulary.eos_id
         drawn = seeds if seeds and temperature > 0 else [None] * len(prompts)
+        units = None if style_units is None else tuple(style_units)
         wishes = [
-            Wish(output, stop, seed, temperature, top_p) for seed in drawn
+            Wish(output, stop, seed, temperature, top_p, units)
+            for seed in drawn
         ]
         outputs = self._generate(
             prompts,

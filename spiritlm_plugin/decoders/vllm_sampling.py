@@ -14,6 +14,8 @@ it about all requests. What a request wants stands in its ``extra_args``, or
     allowed, as its own ``temperature`` and ``top_p`` say.
 ``spiritlm_temperature``, ``spiritlm_top_p``
     Of the draws with a seed; 0.8 and 0.95 by default.
+``spiritlm_style_units``
+    A list of the only style units that speech may have; any by default.
 
 Both interfaces for logits processors of vLLM 0.32 and 0.33 are served, of its
 V1 and of its V2 model runner.
@@ -39,7 +41,7 @@ from spiritlm_plugin.decoders.constrained import (
     uniform,
     warpers,
 )
-from spiritlm_plugin.utils.arguments import flag
+from spiritlm_plugin.utils.arguments import as_list, flag, whole_number
 from spiritlm_plugin.utils.seeds import draw_seeds
 
 PREFIX = "spiritlm_"
@@ -60,6 +62,8 @@ class Wish:
         Of the draws; None where vLLM chooses.
     temperature, top_p : float
         Of the draws.
+    style_units : tuple of int, optional
+        The only ones that speech may have.
 
     Example
     -------
@@ -73,6 +77,7 @@ class Wish:
     seed: int | None = None
     temperature: float = 0.8
     top_p: float = 0.95
+    style_units: tuple[int, ...] | None = None
 
     @classmethod
     def read(cls, extra: Mapping[str, Any] | None) -> Wish | None:
@@ -104,10 +109,17 @@ class Wish:
         check_output(given["output"])
         try:
             stop = flag(f"{PREFIX}stop", given.pop("stop", cls.stop))
-            seed = given.get("seed")
+            seed, units = given.get("seed"), None
+            if given.get("style_units") is not None:
+                units = tuple(
+                    whole_number(f"{PREFIX}style_units", unit, least=0)
+                    for unit in as_list(
+                        f"{PREFIX}style_units", given["style_units"], "units"
+                    )
+                )
             if seed is None:
                 cls._check_none_drawn(given)
-                return cls(given["output"], stop)
+                return cls(given["output"], stop, style_units=units)
             [seed] = draw_seeds([seed], 1)
             sampling = check_sampling(
                 1,
@@ -122,7 +134,12 @@ class Wish:
                 f"likeliest tokens give temperature=0 and no {PREFIX}seed"
             )
         return cls(
-            given["output"], stop, seed, sampling.temperature, sampling.top_p
+            given["output"],
+            stop,
+            seed,
+            sampling.temperature,
+            sampling.top_p,
+            units,
         )
 
     @staticmethod
@@ -140,6 +157,9 @@ class Wish:
         said = asdict(self)
         if self.seed is None:
             said = {"output": self.output, "stop": self.stop}
+        said.pop("style_units", None)
+        if self.style_units is not None:
+            said["style_units"] = [*self.style_units]
         return {f"{PREFIX}{name}": value for name, value in said.items()}
 
 
@@ -197,7 +217,7 @@ class ConstrainedSampling:
         self.state = place
         # By their rows of the logits (V1), or by their slots (V2).
         self.requests: dict[int, _Request] = {}
-        self._banned: dict[tuple[str, bool], Tensor] = {}
+        self._banned: dict[tuple[Any, ...], Tensor] = {}
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -292,10 +312,10 @@ class ConstrainedSampling:
         return True
 
     def _banned_of(self, wish: Wish, logits: Tensor) -> Tensor:
-        key = (wish.output, wish.stop)
+        key = (wish.output, wish.stop, wish.style_units)
         if key not in self._banned:
             allowed = self.vocabulary.allowed(
-                wish.output, logits.shape[-1], wish.stop
+                wish.output, logits.shape[-1], wish.stop, wish.style_units
             )
             self._banned[key] = (~allowed).to(logits.device)
         return self._banned[key]

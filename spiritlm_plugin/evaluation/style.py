@@ -23,7 +23,7 @@ from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.evaluation.loop import Items
 from spiritlm_plugin.evaluation.reports import with_interval
 from spiritlm_plugin.metrics.intervals import ratio_interval, speaker_groups
-from spiritlm_plugin.metrics.usage import unit_usage
+from spiritlm_plugin.metrics.usage import unit_usage, units_of_labels
 from spiritlm_plugin.utils.configuration import Settings
 from spiritlm_plugin.utils.files import write_file
 
@@ -226,6 +226,12 @@ def report(
     table = "\n".join("".join(f"{x:>32}" for x in row) for row in rows)
     write_file(folder / "report.txt", table + "\n")
     print(table)
+
+
+def write_units(folder: str | Path, train: Units) -> None:
+    """Write down the units that tell each style, for `UnitVocoder`'s styles."""
+    told = units_of_labels(train.streams.values(), train.labels("style")[0])
+    write_file(Path(folder) / "styles.json", json.dumps(told))
 
 
 def draw_confusion(

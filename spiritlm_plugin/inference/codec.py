@@ -184,6 +184,21 @@ class SpeechCodec(Pretrained):
             )
         return self.mods.vocoder.speaker_id(speaker)
 
+    @property
+    def styles(self) -> list[str]:
+        """Names of the styles that speech can be asked for in, if any."""
+        return self.mods.vocoder.style_names
+
+    def style_units(self, style: int | str | None) -> list[int] | None:
+        """Return the style units that carry a style, None where any may come.
+
+        Raises
+        ------
+        ValueError
+            If there is no such style; see `UnitVocoder.style_units`.
+        """
+        return self.mods.vocoder.style_units(style)
+
     def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[SpeechUnits]:
         """Encode a batch of waveforms; see `encode_batch`."""
         return self.encode_batch(wavs, wav_lens)
@@ -279,7 +294,7 @@ class SpeechCodec(Pretrained):
         self,
         units: Sequence[SpeechUnits | SpeechStream | Speech],
         speaker: int | str | Sequence[int | str] | None = None,
-        global_style: int | None = None,
+        global_style: int | str | None = None,
         seed: int | Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the waveforms of speech units.
@@ -294,8 +309,8 @@ class SpeechCodec(Pretrained):
         speaker : int, str or a sequence of them, optional
             Number or name of the voice, for all or for each; by default the
             one that the units sound like, where the vocoder can tell.
-        global_style : int, optional
-            Of a Base vocoder.
+        global_style : int or str, optional
+            Number or name of the style, of a Base vocoder.
         seed : int or sequence of int, optional
             Of the style that is drawn where units have pitch but no style;
             a single number n gives item i the seed n + i.
@@ -310,7 +325,7 @@ class SpeechCodec(Pretrained):
         Raises
         ------
         ValueError
-            If a unit is out of range or the speaker unknown.
+            If a unit is out of range, or the speaker or style unknown.
 
         Example
         -------
@@ -323,9 +338,7 @@ class SpeechCodec(Pretrained):
         items = [_as_units(item) for item in as_list("units", units, of)]
         voices = self._voices(speaker, len(items))
         seeds = None if seed is None else draw_seeds(seed, len(items))
-        if global_style is not None:
-            global_style = whole_number("global_style", global_style, least=0)
-            self.mods.vocoder.style_id(global_style)
+        global_style = self._global_style(global_style)
         if not items:
             return pad_waveforms([])
         with self.inference_ctx:
@@ -338,7 +351,7 @@ class SpeechCodec(Pretrained):
         self,
         units: Iterable[SpeechUnits | SpeechStream | Speech],
         speaker: int | str | None = None,
-        global_style: int | None = None,
+        global_style: int | str | None = None,
         seed: int | None = None,
     ) -> Iterator[Tensor]:
         """Yield the waveform of units that come bit by bit.
@@ -376,8 +389,7 @@ class SpeechCodec(Pretrained):
         >>> [len(chunk) / 16000 for chunk in chunks]
         [0.16, 0.32, 0.64, 1.44]
         """
-        if global_style is not None:
-            global_style = whole_number("global_style", global_style, least=0)
+        global_style = self._global_style(global_style)
         [drawn] = [None] if seed is None else draw_seeds(seed, 1)
         voice = StreamingVocoder(
             self.mods.vocoder, self.speaker_id(speaker), global_style, drawn
@@ -428,6 +440,14 @@ class SpeechCodec(Pretrained):
         return _encoded(
             stream, read_chunks(chunks, sample_rate), self.inference_ctx
         )
+
+    def _global_style(self, style: int | str | None) -> int | None:
+        """Return the number of a global style, None where none is asked for."""
+        if style is None:
+            return None
+        if not isinstance(style, str):
+            style = whole_number("global_style", style, least=0)
+        return self.mods.vocoder.style_id(style)
 
     def _voices(self, speaker: Any, count: int) -> list[int | None]:
         """Return the voices of so many items, from one or one for each."""

@@ -161,14 +161,14 @@ class FewShot:
         As of `SpiritLM.generate`.
     batch_size : int
         Prompts to run together.
-    num_beams : int
+    num_beams, style
         As of `SpiritLM.generate`.
 
     Raises
     ------
     ValueError
-        If the model has no marker for this output, or the answer leaves the
-        shots no room.
+        If the model has no marker for this output, or no such style, or the
+        answer leaves the shots no room.
     """
 
     def __init__(
@@ -182,6 +182,7 @@ class FewShot:
         top_p: float = 0.95,
         batch_size: int = 16,
         num_beams: int = 1,
+        style: int | str | None = None,
     ):
         if output not in ("any", *lm.vocabulary.markers):
             raise ValueError(
@@ -202,6 +203,10 @@ class FewShot:
         self.prompts = FewShotPrompts(lm.vocabulary, shots, output, limit)
         self.batch_size = whole_number("batch_size", batch_size)
         self.sampling: dict[str, Any] = sampling._asdict()
+        self.said: dict[str, Any] = {}
+        if style is not None:
+            lm.style_units(style)  # if there is none, say so now
+            self.said["style"] = style
 
     def ask(
         self, queries: Sequence[list[Segment]], seeds: Sequence[int]
@@ -220,6 +225,7 @@ class FewShot:
                 vocode=False,
                 batch_size=self.batch_size,
                 **self.sampling,
+                **self.said,
             )
             for i, generation in zip(fits, found):
                 generations[i] = generation
@@ -256,6 +262,7 @@ class FewShot:
                 [goes_on] * len(prompts[some]),
                 voice,
                 list(seeds[some]),
+                **self.said,
             )
 
 

@@ -72,6 +72,18 @@ class Speaking:
         Speaks.
     vocabulary : Vocabulary
         Tells speech from text.
+    style : int or str, optional
+        How it is said, as of `SpiritLM.generate`.
+
+    Attributes
+    ----------
+    style_units : list of int or None
+        The only ones that the speech may have.
+
+    Raises
+    ------
+    ValueError
+        If there is no such style.
 
     Example
     -------
@@ -82,9 +94,16 @@ class Speaking:
     True
     """
 
-    def __init__(self, vocoder: UnitVocoder, vocabulary: Vocabulary):
+    def __init__(
+        self,
+        vocoder: UnitVocoder,
+        vocabulary: Vocabulary,
+        style: int | str | None = None,
+    ):
         self.vocoder = vocoder
         self.vocabulary = vocabulary
+        self.style_units = vocoder.style_units(style)
+        self.global_style = None if vocoder.expressive else style
 
     def seconds_of(self, ids: Tensor) -> Tensor:
         """Return the seconds of speech in each row of new token ids."""
@@ -163,7 +182,7 @@ class Speaking:
                 item_seeds.append(seed)
                 voices.append(speaker)
         wavs = self.vocoder.synthesize(
-            items, voices, skip=skips, seeds=item_seeds
+            items, voices, self.global_style, skips, item_seeds
         )
         limit = inf if max_seconds is None else max_seconds * SAMPLE_RATE
         left = {id(generation): limit for generation in generations}
@@ -177,8 +196,8 @@ class Speaking:
     ) -> SpeechStream:
         """Give speech without pitch or style those last heard.
 
-        Where no pitch was heard it is the first one; the vocoder draws a
-        style by itself.
+        The style is the one that is asked for, if any. Where no pitch was
+        heard it is the first one; the vocoder draws a style by itself.
         """
         voice = []
         for kind in (Kind.STYLE, Kind.PITCH):
@@ -187,6 +206,8 @@ class Speaking:
             heard = said.values[said.kinds == int(kind)].tolist()
             if kind is Kind.PITCH:
                 heard = heard or [0]
+            elif self.style_units:
+                heard = self.style_units[:1]
             voice += [SpeechStream([int(kind)], [unit]) for unit in heard[-1:]]
         return SpeechStream.concatenate([*voice, stream])
 

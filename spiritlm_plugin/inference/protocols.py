@@ -68,6 +68,7 @@ class InterleavedModel(SpeechEncoder, Protocol):
         vocode: bool = True,
         batch_size: int = 16,
         num_beams: int = 1,
+        style: int | str | None = None,
     ) -> list[Generation]:
         """Continue prompts."""
         ...
@@ -85,6 +86,10 @@ class InterleavedModel(SpeechEncoder, Protocol):
         """Return the number of a voice, checked."""
         ...
 
+    def style_units(self, style: int | str | None) -> list[int] | None:
+        """Return the style units that carry a style, which is checked."""
+        ...
+
     def speak(
         self,
         generations: Sequence[Generation],
@@ -93,6 +98,7 @@ class InterleavedModel(SpeechEncoder, Protocol):
         voice: int | None,
         seeds: Sequence[int],
         max_seconds: float | None = None,
+        style: int | str | None = None,
     ) -> None:
         """Give generated speech its waveforms, in place."""
         ...

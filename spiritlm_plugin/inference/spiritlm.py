@@ -232,6 +232,7 @@ class SpiritLM(SpeechCodec, Tasks):
         vocode: bool = True,
         batch_size: int = 16,
         num_beams: int = 1,
+        style: int | str | None = None,
     ) -> Generation: ...
 
     @overload
@@ -250,6 +251,7 @@ class SpiritLM(SpeechCodec, Tasks):
         vocode: bool = True,
         batch_size: int = 16,
         num_beams: int = 1,
+        style: int | str | None = None,
     ) -> list[Generation]: ...
 
     @torch.inference_mode()
@@ -268,6 +270,7 @@ class SpiritLM(SpeechCodec, Tasks):
         vocode: bool = True,
         batch_size: int = 16,
         num_beams: int = 1,
+        style: int | str | None = None,
     ) -> Generation | list[Generation]:
         """Continue prompts of text and speech.
 
@@ -308,6 +311,10 @@ class SpiritLM(SpeechCodec, Tasks):
         num_beams : int
             Outputs of each prompt that a search for the likeliest follows at a
             time, 256 at most; for a ``temperature`` of 0.
+        style : int or str, optional
+            Number or name of the style that new speech is said in, one of
+            `styles`: Expressive chooses among the style units that carry it;
+            Base has global styles.
 
         Returns
         -------
@@ -341,10 +348,10 @@ class SpiritLM(SpeechCodec, Tasks):
         stop, vocode = flag("stop", stop), flag("vocode", vocode)
         batch, single = as_prompts(prompts)
         voice = self.speaker_id(speaker)
+        speaking = Speaking(self.mods.vocoder, self.vocabulary, style)
         seeds = draw_seeds(seed, len(batch))
         batch = self.with_units(batch)
         ids = [self.vocabulary.encode(prompt, output) for prompt in batch]
-        speaking = Speaking(self.mods.vocoder, self.vocabulary)
         decoded = self.engine.decode(
             ids,
             output,
@@ -353,6 +360,7 @@ class SpiritLM(SpeechCodec, Tasks):
             max_seconds=max_seconds,
             seconds_of=speaking.seconds_of,
             batch_size=batch_size,
+            style_units=speaking.style_units,
             **sampling._asdict(),
         )
         generations = []
@@ -372,7 +380,10 @@ class SpiritLM(SpeechCodec, Tasks):
             generations.append(Generation(segments, reason))
         if vocode:
             continued = [self._continues_speech(r.ids) for r in decoded]
-            self.speak(generations, batch, continued, voice, seeds, max_seconds)
+            with self.inference_ctx:
+                speaking.speak(
+                    generations, batch, continued, voice, seeds, max_seconds
+                )
         return generations[0] if single else generations
 
     def generate_stream(
@@ -389,6 +400,7 @@ class SpiritLM(SpeechCodec, Tasks):
         min_speech_units: int = 25,
         vocode: bool = True,
         batch_size: int = 16,
+        style: int | str | None = None,
     ) -> Iterator[StreamPiece]:
         """Continue prompts of text and speech, and yield it as it is made.
 
@@ -400,7 +412,7 @@ class SpiritLM(SpeechCodec, Tasks):
         Arguments
         ---------
         prompts, output, max_new_tokens, temperature, top_p, speaker, seed, \
-stop, max_seconds, min_speech_units, vocode, batch_size
+stop, max_seconds, min_speech_units, vocode, batch_size, style
             As of `generate`. With ``output="any"`` speech is held back until
             it has ``min_speech_units``.
 
@@ -432,9 +444,9 @@ stop, max_seconds, min_speech_units, vocode, batch_size
         stop, vocode = flag("stop", stop), flag("vocode", vocode)
         batch, _ = as_prompts(prompts)
         voice = self.speaker_id(speaker)
+        speaking = Speaking(self.mods.vocoder, self.vocabulary, style)
         seeds = draw_seeds(seed, len(batch))
         batch = self.with_units(batch)
-        speaking = Speaking(self.mods.vocoder, self.vocabulary)
         tokens = new_tokens(
             self.engine,
             [self.vocabulary.encode(prompt, output) for prompt in batch],
@@ -444,6 +456,7 @@ stop, max_seconds, min_speech_units, vocode, batch_size
             stop=stop,
             max_seconds=max_seconds,
             seconds_of=speaking.seconds_of,
+            style_units=speaking.style_units,
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -587,6 +600,7 @@ stop, max_seconds, min_speech_units, vocode, batch_size
         voice: int | None,
         seeds: Sequence[int],
         max_seconds: float | None = None,
+        style: int | str | None = None,
     ) -> None:
         """Give generated speech its waveforms, in place and in one batch.
 
@@ -594,8 +608,10 @@ stop, max_seconds, min_speech_units, vocode, batch_size
         ---------
         generations, prompts, continued, voice, seeds, max_seconds
             As of `Speaking.speak`.
+        style : int or str, optional
+            As of `generate`.
         """
-        speaking = Speaking(self.mods.vocoder, self.vocabulary)
+        speaking = Speaking(self.mods.vocoder, self.vocabulary, style)
         with torch.inference_mode(), self.inference_ctx:
             speaking.speak(
                 generations, prompts, continued, voice, seeds, max_seconds

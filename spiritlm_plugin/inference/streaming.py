@@ -257,6 +257,7 @@ class _SpeechPart:
         vocoder = StreamingVocoder(
             turn.speaking.vocoder,
             self.output.speaker,
+            turn.speaking.global_style,
             seed=self.output.seed,
             skip=skip,
             like=phonetic_of(turn.context),

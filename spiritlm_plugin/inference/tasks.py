@@ -119,6 +119,7 @@ class Tasks(_Model):
         stop: Any = None,
         speaker: int | str | None = None,
         seed: int = 0,
+        style: int | str | None = None,
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
         """Read texts aloud.
@@ -136,6 +137,8 @@ class Tasks(_Model):
             The voice.
         seed : int
             Text i gets seed + i.
+        style : int or str, optional
+            As of `SpiritLM.generate`.
         **options
             See `Tasks`.
 
@@ -164,6 +167,7 @@ class Tasks(_Model):
         (1, tensor([1.]))
         """
         texts = as_texts("texts", texts)
+        self.style_units(style)
         pairs = as_shots(shots, to_speech, to_text)
         trained = self._is_trained("tts", pairs)
         if trained == (stop is not None):
@@ -171,7 +175,7 @@ class Tasks(_Model):
                 'shots and stop, a recording of the word "stop", go together: '
                 "give both, or none"
             )
-        read = Reader(self, pairs, stop, **options)
+        read = Reader(self, pairs, stop, style=style, **options)
         answers = read(texts, draw_seeds(seed, len(texts)), speaker)
         wavs = [answer.generation.wav for answer in _checked(answers)]
         return pad_waveforms(

@@ -402,9 +402,11 @@ def _new(
 
 def _entry(key: str, value: Any, level: int) -> list[str]:
     indent = "    " * level
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         return [f"{indent}{key}: {json.dumps(value)}"]
     lines = [f"{indent}{key}:"]
     for inner, content in value.items():
-        lines.extend(_entry(inner, content, level + 1))
+        # Names of styles can be any words, which YAML may read otherwise.
+        name = json.dumps(inner) if key == "styles" else inner
+        lines.extend(_entry(name, content, level + 1))
     return lines

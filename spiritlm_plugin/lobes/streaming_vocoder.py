@@ -213,7 +213,7 @@ class StreamingVocoder:
         Speaks.
     speaker : int, optional
         By default the one that the units before the first chunk sound like.
-    global_style : int, optional
+    global_style : int or str, optional
         Of a Base vocoder.
     seed : int, optional
         Of the style that is drawn where units have none.
@@ -242,7 +242,7 @@ class StreamingVocoder:
         self,
         vocoder: UnitVocoder,
         speaker: int | None = None,
-        global_style: int | None = None,
+        global_style: int | str | None = None,
         seed: int | None = None,
         skip: int = 0,
         like: Tensor | None = None,

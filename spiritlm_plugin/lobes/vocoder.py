@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from spiritlm_plugin.lobes.durations import DurationPredictor, whole_frames
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.speaker_recognizer import SpeakerRecognizer
+from spiritlm_plugin.utils.arguments import shown
 
 NO_PITCH = (
     "this vocoder is expressive and these units have no pitch; use units of "
@@ -43,12 +45,15 @@ class UnitVocoder(nn.Module):
         Of each of the inputs.
     speakers : list of str
         Names of the voices; empty for a single voice.
-    global_styles : int
-        Number of styles that hold for a whole utterance (Base).
+    global_styles : int or list of str
+        Styles that hold for a whole utterance (Base): their number or names.
     pitch_units, style_units : int
         Numbers of units, 0 for Base.
     generator : dict
         Arguments of `HifiGanGenerator` but ``input_dim``.
+    styles : dict of str to list of int
+        Style units that carry each style that has a name (Expressive), the
+        most common first.
     duration_dim : int
         Hidden width of the duration predictor.
     default_speaker, default_global_style : int
@@ -59,6 +64,11 @@ class UnitVocoder(nn.Module):
     batch_frames : int
         On a GPU `synthesize` runs items of similar length together up to this
         many frames, padding included.
+
+    Raises
+    ------
+    ValueError
+        If a name stands twice, or a style has units that there are not.
 
     Example
     -------
@@ -82,9 +92,10 @@ class UnitVocoder(nn.Module):
         embedding_dim: int,
         speakers: list[str],
         generator: dict,
-        global_styles: int = 0,
+        global_styles: int | Sequence[str] = 0,
         pitch_units: int = 0,
         style_units: int = 0,
+        styles: Mapping[str, Sequence[int]] | None = None,
         duration_dim: int | None = None,
         default_speaker: int = 0,
         default_global_style: int = 0,
@@ -93,6 +104,12 @@ class UnitVocoder(nn.Module):
     ):
         super().__init__()
         self.speakers = list(speakers)
+        self.global_styles: list[str] = []
+        if not isinstance(global_styles, int):
+            self.global_styles = list(global_styles)
+            global_styles = len(self.global_styles)
+        self.styles = {n: list(units) for n, units in (styles or {}).items()}
+        _check_styles(self.global_styles, self.styles, style_units)
         self.default_speaker = default_speaker
         self.default_global_style = default_global_style
         self.batch_frames = batch_frames
@@ -151,30 +168,75 @@ class UnitVocoder(nn.Module):
             return None
         if isinstance(speaker, str) and speaker in self.speakers:
             return self.speakers.index(speaker)
-        is_number = isinstance(speaker, Integral) and not isinstance(
-            speaker, bool
-        )
-        if is_number and 0 <= int(speaker) < len(self.speakers):
-            return int(speaker)
-        known = ", ".join(f"{i} ({s})" for i, s in enumerate(self.speakers))
-        raise ValueError(f"unknown speaker {speaker!r}; known: {known}")
+        number = _number_of(speaker, self.speakers, len(self.speakers))
+        if number is None:
+            raise ValueError(
+                f"unknown speaker {shown(speaker)}; {_known(self.speakers)}"
+            )
+        return number
 
-    def style_id(self, global_style: int | None) -> int:
+    @property
+    def style_names(self) -> list[str]:
+        """Names of the styles that can be asked for; they may have none."""
+        return self.global_styles or [*self.styles]
+
+    def style_id(self, global_style: int | str | None) -> int:
         """Return the number of a global style, the default's of None.
 
         Raises
         ------
         ValueError
-            If there is no such style.
+            If there is no such style; those that there are, are named.
         """
         if global_style is None:
             return self.default_global_style
-        count = self._size("global_style")
-        if not 0 <= global_style < count:
+        names, count = self.global_styles, self._size("global_style")
+        number = _number_of(global_style, names, count)
+        if number is None:
+            known = f"this vocoder has {count}"
+            if names:
+                known = _known(names)
+            elif count:
+                known += ", by number: name them in hyperparams.yaml, as a "
+                known += "list instead of global_styles' count"
             raise ValueError(
-                f"unknown global style {global_style}; this vocoder has {count}"
+                f"unknown global style {shown(global_style)}; {known}"
             )
-        return global_style
+        return number
+
+    def style_units(self, style: int | str | None) -> list[int] | None:
+        """Return the style units that carry a style, None where any may come.
+
+        So it is where no style is asked for, and in Base, which knows no
+        style units: there the style is a global one.
+
+        Raises
+        ------
+        ValueError
+            If there is no such style; those that there are, are named.
+
+        Example
+        -------
+        >>> vocoder = SpeechCodec.from_hparams("tinyspeech").mods.vocoder
+        >>> set(vocoder.style_units("sad")) & set(vocoder.style_units("happy"))
+        set()
+        """
+        if style is None:
+            return None
+        if not self.expressive:
+            self.style_id(style)
+            return None
+        names = self.style_names
+        number = _number_of(style, names, len(names))
+        if number is None:
+            known = _known(names)
+            if not names:
+                known = (
+                    "this vocoder names none: say in hyperparams.yaml which "
+                    "style units carry which, as styles: {happy: [3, 7]}"
+                )
+            raise ValueError(f"unknown style {shown(style)}; {known}")
+        return self.styles[names[number]]
 
     def speaker_of(self, phonetic: Tensor) -> int:
         """Return the speaker that units sound like, or else the default.
@@ -318,7 +380,7 @@ class UnitVocoder(nn.Module):
         self,
         units: Sequence[SpeechUnits],
         speakers: Sequence[int | None],
-        global_style: int | None = None,
+        global_style: int | str | None = None,
         skip: Sequence[int] | None = None,
         seeds: Sequence[int | None] | None = None,
     ) -> list[Tensor]:
@@ -334,7 +396,7 @@ class UnitVocoder(nn.Module):
             (the tokenizer's blank) take their left neighbour.
         speakers : sequence of int or None
             One for each item; None for that of `speaker_of`.
-        global_style : int, optional
+        global_style : int or str, optional
             For a Base vocoder.
         skip : sequence of int, optional
             For each item, how many phonetic units at the start are context:
@@ -540,6 +602,38 @@ class UnitVocoder(nn.Module):
                 embedded = embedding(units[name].to(device))
             inputs.append(embedded)
         return torch.cat(inputs, -1).transpose(1, 2)
+
+
+def _check_styles(
+    global_styles: Sequence[str], styles: Mapping[str, list[int]], count: int
+) -> None:
+    """Raise ValueError unless names, and the units of styles, are sound."""
+    for name in (*global_styles, *styles):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"a style has a name, not {shown(name)}")
+    if len(set(global_styles)) < len(global_styles):
+        raise ValueError(f"global_styles {shown(global_styles)} repeat a name")
+    for name, units in styles.items():
+        if not units or any(
+            _number_of(unit, (), count) is None for unit in units
+        ):
+            raise ValueError(
+                f"the style {name!r} has the units {shown(units)}; it takes "
+                f"one or more, each below {count}"
+            )
+
+
+def _number_of(value: Any, names: Sequence[str], count: int) -> int | None:
+    """Return the number that a name or number means; None if it means none."""
+    if isinstance(value, str):
+        return names.index(value) if value in names else None
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value) if 0 <= int(value) < count else None
+    return None
+
+
+def _known(names: Sequence[str]) -> str:
+    return "known: " + ", ".join(f"{i} ({n})" for i, n in enumerate(names))
 
 
 def _draw_style(seed: int | None, count: int) -> Tensor:

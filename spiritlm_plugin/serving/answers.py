@@ -27,6 +27,7 @@ class Options(NamedTuple):
     min_speech_units: int = 0
     vocode: bool = True
     stream: bool = True
+    style: int | str | None = None
 
 
 @dataclass(eq=False)

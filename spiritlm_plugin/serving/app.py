@@ -144,9 +144,7 @@ def _add_pages(app: FastAPI) -> None:
     @app.get("/v1/models/{name}")
     async def model(request: Request, name: str) -> dict[str, Any]:
         """Tell of a model."""
-        server = server_of(request)
-        server.model(name)
-        return _listed(server, name)
+        return _listed(server_of(request), name)
 
     @app.get("/", response_model=None)
     async def page(request: Request) -> Response:
@@ -169,9 +167,14 @@ class _PageFiles(StaticFiles):
 
 
 def _listed(server: Server, name: str) -> dict[str, Any]:
+    model = server.model(name)
+    said = {}
+    if model.state == "ready":
+        said = {"voices": model.lm.speakers, "styles": model.lm.styles}
     return {
         "id": name,
         "object": "model",
         "created": server.started,
         "owned_by": "spiritlm",
+        **said,
     }

@@ -20,6 +20,7 @@ class WholeOutputs:
     output: str
     temperature: float
     top_p: float
+    style_units: Sequence[int] | None = None
     jobs: dict[int, tuple[Sequence[int], int, int]] = field(
         default_factory=dict
     )
@@ -53,6 +54,7 @@ class WholeOutputs:
             self.temperature,
             self.top_p,
             [seed for _, seed, _ in chosen.values()],
+            style_units=self.style_units,
         )
         return [
             Piece(index, result.ids.tolist(), result.end_reason)
@@ -61,7 +63,12 @@ class WholeOutputs:
 
 
 def new_batch(
-    lm: SpiritLM, output: str, temperature: float, top_p: float, rows: int
+    lm: SpiritLM,
+    output: str,
+    temperature: float,
+    top_p: float,
+    style_units: Sequence[int] | None,
+    rows: int,
 ) -> Joining | WholeOutputs:
     """Return an empty batch of outputs with these settings.
 
@@ -71,10 +78,19 @@ def new_batch(
         The model.
     output, temperature, top_p
         As of `SpiritLM.generate`.
+    style_units : sequence of int, optional
+        The only ones that speech may have.
     rows : int
         Outputs that may be made at a time.
     """
     engine = lm.engine
     if isinstance(engine, TransformersEngine) and is_llama(engine.lm):
-        return Joining(engine.lm, output, temperature, top_p, rows=rows)
-    return WholeOutputs(lm, output, temperature, top_p)
+        return Joining(
+            engine.lm,
+            output,
+            temperature,
+            top_p,
+            rows=rows,
+            style_units=style_units,
+        )
+    return WholeOutputs(lm, output, temperature, top_p, style_units)

@@ -74,6 +74,7 @@ async def _completed(server: Server, form: Chat) -> Response:
         draw_seeds(form.seed, 1)[0],
         _LEAST_UNITS if form.output == "any" else 0,
         stream=form.stream,
+        style=voice_name(spoken.style if spoken else None),
     )
     answer = await model.ask(prompt, options)
     if form.stream:

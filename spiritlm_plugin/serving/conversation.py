@@ -173,6 +173,10 @@ class _Conversation:
             lm.speaker_id(voice_name(options.speaker))
         except ValueError as error:
             raise refused(error, "speaker") from error
+        try:
+            lm.style_units(voice_name(options.style))
+        except ValueError as error:
+            raise refused(error, "style") from error
         most = self.settings.new_tokens
         if options.max_new_tokens > most:
             raise RequestError(400, f"max_new_tokens can be {most} at most")
@@ -260,6 +264,7 @@ class _Conversation:
             voice_name(options.speaker),
             seed,
             options.min_speech_units if options.output == "any" else 0,
+            style=voice_name(options.style),
         )
         turn = AnswerTurn(self, seed)
         self.answering = asyncio.create_task(turn.make(prompt, asked))

@@ -85,7 +85,7 @@ class Voice(Form):
 
 
 class Reading(Form):
-    """Of ``/v1/audio/speech``; ``seed`` is an addition."""
+    """Of ``/v1/audio/speech``; ``seed`` and ``style`` are additions."""
 
     model: str
     input: str = Field(min_length=1)
@@ -93,6 +93,7 @@ class Reading(Form):
     response_format: Literal["wav", "pcm", "flac", "mp3", "opus"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
     seed: Seed = 0
+    style: str | None = None
     user: str | None = None
 
 
@@ -145,9 +146,10 @@ class Message(Form):
 
 
 class Spoken(Form):
-    """How an answer is spoken."""
+    """How an answer is spoken; ``style`` is an addition."""
 
     voice: str | Voice | None = None
+    style: str | None = None
     format: Literal["wav", "flac", "mp3", "opus", "pcm16"] = "wav"
 
 

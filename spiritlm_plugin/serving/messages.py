@@ -29,6 +29,7 @@ class Configure(Form):
     model: str = ""
     output: Literal["any", "text", "speech"] = "any"
     speaker: StrictInt | str | None = None
+    style: StrictInt | str | None = None
     temperature: Heat = 0.8
     top_p: Share = 0.95
     max_new_tokens: int = Field(default=200, ge=1)
@@ -101,6 +102,7 @@ def ready_message(server: Server) -> dict[str, Any]:
             {
                 "id": name,
                 "speakers": model.lm.speakers,
+                "styles": model.lm.styles,
                 "context": model.lm.context,
                 "kinds": kinds,
                 "rates": {kind: RATES[kind] for kind in kinds},

@@ -43,6 +43,7 @@ async def _spoken(server: Server, form: Reading) -> Response:
         READING_TEMPERATURE,
         speaker=voice_name(form.voice),
         seed=form.seed,
+        style=voice_name(form.style),
     )
     answer = await model.ask(tts_query(form.input, trained=True), options)
     chunks = _chunks(answer, form.response_format)

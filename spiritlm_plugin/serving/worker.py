@@ -151,6 +151,10 @@ class ModelThread:
             self.lm.speaker_id(options.speaker)
         except ValueError as error:
             raise refused(error, "voice") from error
+        try:
+            self.lm.style_units(options.style)
+        except ValueError as error:
+            raise refused(error, "style") from error
         if len(self._waiting) >= self.settings.waiting:
             raise busy(
                 f"{len(self._waiting)} requests wait already; ask later",
@@ -270,7 +274,13 @@ class ModelThread:
                 f"model's context of {lm.context}; shorten it"
             )
         job.prompt, job.prompt_tokens = prompt, len(ids)
-        key = (options.output, options.temperature, options.top_p)
+        units = lm.style_units(options.style)
+        key = (
+            options.output,
+            options.temperature,
+            options.top_p,
+            None if units is None else tuple(units),
+        )
         if key not in self._batches:
             self._batches[key] = new_batch(lm, *key, self.settings.rows)
             self._running[key] = {}
@@ -353,7 +363,7 @@ def _output(lm: SpiritLM, job: Job, ids: Sequence[int]) -> Output:
     """Return the output of a request, told its first tokens."""
     options = job.options
     turn = Turn(
-        Speaking(lm.mods.vocoder, lm.vocabulary),
+        Speaking(lm.mods.vocoder, lm.vocabulary, options.style),
         job.prompt,
         lm._continues_speech(torch.tensor(ids)),
     )

@@ -32,6 +32,7 @@ from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
 from spiritlm_plugin.lobes.vocoder import UnitVocoder, fill_blanks, unit_frames
 from spiritlm_plugin.metrics.resynthesis import unit_agreement
+from spiritlm_plugin.metrics.usage import units_of_labels
 from spiritlm_plugin.training.trainer import (
     LoaderSettings,
     TrainingBrain,
@@ -436,7 +437,7 @@ def new_vocoder(
         **counts,
         "speakers": list(speakers),
         "recognizes_speakers": len(speakers) > 1,
-        "global_styles": len(styles),
+        "global_styles": list(styles),
     }
     if styles and hparams["default_style"] not in styles:
         raise ValueError(
@@ -461,6 +462,8 @@ def finish(
 ) -> None:
     """Learn what needs no gradients, and write the part.
 
+    An Expressive vocoder learns which style units carry which style.
+
     Arguments
     ---------
     hparams : VocoderSettings
@@ -474,5 +477,8 @@ def finish(
         learn_speakers(vocoder, train_rows, valid_rows)
     shift = vocoder.eval().calibrate_durations(valid_rows["phonetic_units"])
     logger.info("durations: shifted by %.3f", shift)
+    if "style" in vocoder.embeddings:
+        units, labels = train_rows["style_units"], train_rows["style"]
+        arguments = {**arguments, "styles": units_of_labels(units, labels)}
     folder = Path(hparams["output_folder"]) / "vocoder"
     save_part(folder, arguments, vocoder)

@@ -5,8 +5,8 @@
 
 Units of the training split are counted; from these counts style and speaker
 of the test splits are told, for a second by the likeliest style of its unit,
-for an utterance by naive Bayes over its units. Writes report.json, report.txt
-and confusion.png to the output folder.
+for an utterance by naive Bayes over its units. Writes report.json, report.txt,
+confusion.png and styles.json, the units of each style, to the output folder.
 """
 
 from pathlib import Path
@@ -22,6 +22,7 @@ from spiritlm_plugin.evaluation.style import (
     figures_of,
     load_split,
     report,
+    write_units,
 )
 from spiritlm_plugin.integrations.parts import load_part
 from spiritlm_plugin.utils.recipes import load_recipe, run
@@ -43,6 +44,7 @@ def main(arguments):
     }
     folder = Path(hparams["output_folder"])
     report(folder, figures)
+    write_units(folder, train)
     draw_confusion(tellers["style"], tested, folder / "confusion.png")
 
 

@@ -475,7 +475,13 @@ class Vocabulary:
                 segments.append(Speech(SpeechStream(kinds[start:end], units)))
         return segments
 
-    def allowed(self, output: str, rows: int, stop: bool = True) -> Tensor:
+    def allowed(
+        self,
+        output: str,
+        rows: int,
+        stop: bool = True,
+        style_units: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return which ids an output may contain.
 
         Arguments
@@ -489,6 +495,8 @@ class Vocabulary:
             Whether speech may end with the end-of-sequence token, which text
             always may. The released code lets speech run to the token limit
             (False).
+        style_units : sequence of int, optional
+            The only ones that speech may have.
 
         Returns
         -------
@@ -514,6 +522,10 @@ class Vocabulary:
         else:
             allowed[: self.size] = self.kinds >= 0
             allowed[self.eos_id] = stop
+        if style_units is not None:
+            chosen = torch.tensor([*style_units], dtype=torch.int64)
+            is_style = self.kinds == int(Kind.STYLE)
+            allowed[: self.size] &= ~is_style | torch.isin(self._values, chosen)
         return allowed
 
 

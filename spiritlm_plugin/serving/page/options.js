@@ -11,7 +11,7 @@ export class Options {
       slider.addEventListener("input", () => showValue(slider));
     }
     byId("model").addEventListener("change", () => {
-      this.#fillSpeakers();
+      this.#fillVoices();
       onModel();
     });
   }
@@ -35,22 +35,32 @@ export class Options {
       byId("tokens").value = Math.min(byId("tokens").value, most);
     }
     if (limits.text_characters) byId("text").maxLength = limits.text_characters;
-    this.#fillSpeakers();
+    this.#fillVoices();
   }
 
-  #fillSpeakers() {
-    const before = byId("speaker").value;
+  #fillVoices() {
     const chosen = this.chosen;
-    const known = chosen[0].speakers.filter((name) =>
-      chosen.every(({ speakers }) => speakers.includes(name)));
-    byId("speaker").replaceChildren(
-      new Option("the model's choice", ""),
-      ...known.map((name) => new Option(name, name)));
-    if (known.includes(before)) byId("speaker").value = before;
+    this.#offer("speaker", chosen.map(({ speakers }) => speakers));
+    const styles = this.#offer("style", chosen.map(({ styles }) => styles));
+    for (const element of [byId("style"), ...byId("style").labels]) {
+      element.hidden = !styles.length;
+    }
     for (const place of document.querySelectorAll("[data-rate]")) {
       const rate = chosen.at(-1).rates[place.dataset.rate];
       place.textContent = rate ? `, ${rate} a second` : ", not this model";
     }
+  }
+
+  // What all models have, beside what is theirs to choose.
+  #offer(id, [first, ...others]) {
+    const before = byId(id).value;
+    const known = first.filter((name) =>
+      others.every((names) => names.includes(name)));
+    byId(id).replaceChildren(
+      new Option("the model's choice", ""),
+      ...known.map((name) => new Option(name, name)));
+    if (known.includes(before)) byId(id).value = before;
+    return known;
   }
 
   get compares() {
@@ -82,6 +92,7 @@ export class Options {
       model: model.id,
       output: document.querySelector("[name=output]:checked").value,
       speaker: byId("speaker").value || null,
+      style: byId("style").value || null,
       temperature: Number(byId("temperature").value),
       top_p: Number(byId("top_p").value),
       max_new_tokens: Number(byId("tokens").value),
