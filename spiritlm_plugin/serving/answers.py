@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import anyio
+
 from spiritlm_plugin.dataio.units.segments import Segment
 from spiritlm_plugin.inference.streaming import Output, StreamPiece
 from spiritlm_plugin.serving.errors import busy
@@ -106,8 +108,10 @@ class Answer:
     async def _next(self) -> Any:
         left = self._deadline - asyncio.get_running_loop().time()
         try:
-            item = await asyncio.wait_for(self._pieces.get(), max(left, 0))
-        except (TimeoutError, asyncio.TimeoutError) as error:
+            # Before Python 3.12 asyncio.wait_for can lose that it is cancelled.
+            with anyio.fail_after(max(left, 0)):
+                item = await self._pieces.get()
+        except TimeoutError as error:
             raise busy(
                 f"the answer took more than {self._seconds:g} s; ask for less, "
                 "or later",

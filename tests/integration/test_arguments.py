@@ -285,6 +285,11 @@ SHOTS = [(SpeechUnits([1, 2]), "a cat")]
         ),
         (
             lambda lm: lm.decode_batch([SpeechUnits([1])], global_style="a"),
+            ValueError,
+            "unknown global style 'a'",
+        ),
+        (
+            lambda lm: lm.decode_batch([SpeechUnits([1])], global_style=1.0),
             TypeError,
             "global_style",
         ),

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from spiritlm_plugin import SpiritLM
+from spiritlm_plugin.dataio.units.vocabulary import Vocabulary
 
 pytest.importorskip("fastapi")
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -259,7 +260,42 @@ def test_models_side_by_side(page, sentence, pictures):
     assert [turn["in_prompt"] for turn in turns] == [True, *[False] * 3, True]
 
 
-def test_text_undo_cancel_clear_and_errors(page):
+def test_a_style_is_chosen_by_keys(page, models):
+    style = page.get_by_label("Style", exact=True)
+    names = style.locator("option").all_text_contents()
+    assert names == ["the model's choice", "happy", "neutral", "sad"]
+    choose(page, tokens=120)
+    style.focus()
+    page.keyboard.type("sad")
+    box = page.get_by_label("Text", exact=True).first
+    box.fill("the old man")
+    box.press("Enter")
+    rest(page)
+    *_, answer = saved(page)["turns"]
+    assert answer["settings"]["style"] == "sad"
+    units = [unit for kind, unit in answer["tokens"] if kind == "style"]
+    assert units and set(units) <= {*models["expressive"].style_units("sad")}
+
+    # Base has it, too; it stays chosen.
+    page.get_by_label("Model", exact=True).select_option("base")
+    rest(page)
+    assert style.input_value() == "sad"
+
+
+def test_a_model_without_names_offers_no_style(browser, load, checkpoints):
+    app = create_app({"released": load(checkpoints, "expressive")})
+    with running(app) as url:
+        page = browser.new_page()
+        page.goto(url)
+        voice = page.get_by_label("Voice")
+        sync_api.expect(voice.locator("option").nth(1)).to_be_attached()
+        assert voice.is_visible()
+        assert not page.locator("#style").is_visible()
+        assert not page.get_by_text("Style", exact=True).is_visible()
+        page.close()
+
+
+def test_text_undo_cancel_clear_and_errors(page, monkeypatch):
     choose(page, output="Text", tokens=5)
     box = page.get_by_label("Text", exact=True).first
     box.fill("the old man")
@@ -287,12 +323,23 @@ def test_text_undo_cancel_clear_and_errors(page):
     )
     sync_api.expect(alert).to_contain_text("cannot read no.wav")
 
+    # An answer that does not end by itself is cancelled.
+    allowed = Vocabulary.allowed
+    monkeypatch.setattr(
+        Vocabulary,
+        "allowed",
+        lambda self, output, rows, stop, style_units: allowed(
+            self, output, rows, False, style_units
+        ),
+    )
     choose(page, tokens=900)
     page.get_by_role("button", name="Continue").click()
-    sync_api.expect(page.locator(".token.phonetic").first).to_be_visible()
+    tokens = turns.last.locator(".token.phonetic")
+    sync_api.expect(tokens.first).to_be_attached()
     page.keyboard.press("Escape")
-    rest(page)  # cancelled, if the model has not ended by itself before
-    assert "seed" in turns.last.locator(".facts").text_content()
+    rest(page)
+    facts = turns.last.locator(".facts").text_content()
+    assert "cancelled" in facts and "seed" in facts
     page.get_by_role("button", name="Clear").click()
     rest(page)
     assert turns.count() == 0

@@ -140,9 +140,11 @@ def test_parts(trained):
     assert base.speakers == ["ann", "bob"]
     assert base.default_global_style == STYLES.index("neutral")
     assert base.embeddings["global_style"].num_embeddings == 3
+    assert base.style_names == [*STYLES]
     expressive = load_part("vocoder", trained["expressive"] / "vocoder")
     assert expressive.expressive
     assert "global_style" not in expressive.embeddings
+    assert set(expressive.style_names) <= set(STYLES)
     for vocoder in (base, expressive):
         learned = vocoder.speaker_recognizer.log_probabilities
         assert learned.shape[0] == 2 and learned.std() > 0

@@ -133,7 +133,10 @@ def wait_until(condition):
 
 def test_models_are_listed(client):
     assert [model.id for model in client.models.list()] == [MODEL]
-    assert client.models.retrieve(MODEL).id == MODEL
+    model = client.models.retrieve(MODEL)
+    assert model.id == MODEL
+    assert model.voices[:2] == ["anna", "ben"]
+    assert model.styles == ["happy", "neutral", "sad"]
     with pytest.raises(openai.NotFoundError, match="no such model"):
         client.models.retrieve("gpt")
 
@@ -325,6 +328,50 @@ def test_many_at_once_get_their_own_answers(client, lm):
         assert answer == expected.text
 
 
+def test_styles_are_not_mixed_up(client, lm):
+    """Of requests in one crowd, each is what it is alone."""
+    styles = [None, "happy", "neutral", "sad", "2", "auto"]
+
+    def ask(style):
+        found = client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "the cat"}],
+            modalities=["audio"],
+            audio={"voice": "ben", "format": "wav", "style": style},
+            seed=4,
+            max_tokens=90,
+        )
+        content = base64.b64decode(found.choices[0].message.audio.data)
+        return soundfile.read(io.BytesIO(content), dtype="float32")[0]
+
+    with ThreadPoolExecutor(len(styles)) as pool:
+        found = dict(zip(styles, pool.map(ask, styles)))
+    for style in styles[:4]:
+        made = lm.generate(
+            [Text("the cat")], "speech", 90, speaker="ben", seed=4, style=style
+        )
+        assert len(made.wav) == len(found[style]) > 16000
+        assert np.allclose(found[style], made.wav.numpy(), atol=2e-4)
+    assert np.array_equal(found["2"], found["sad"])
+    assert np.array_equal(found["auto"], found[None])
+    assert len({len(wav) for wav in found.values()}) > 1
+
+    wavs, _ = lm.synthesize([TEXT], speaker="ben", seed=5, style="sad")
+    heard = client.audio.speech.create(
+        model=MODEL,
+        input=TEXT,
+        voice="ben",
+        response_format="wav",
+        extra_body={"seed": 5, "style": "sad"},
+    )
+    heard, _ = soundfile.read(io.BytesIO(heard.content), dtype="float32")
+    assert np.allclose(heard, wavs[0].numpy(), atol=2e-4)
+    with pytest.raises(openai.BadRequestError, match="'mad'; known: 0 .happy"):
+        client.audio.speech.create(
+            model=MODEL, input=TEXT, voice="ben", extra_body={"style": "mad"}
+        )
+
+
 # What is refused.
 
 
@@ -374,6 +421,11 @@ REFUSED = {
         "hi",
         {"audio": {"voice": "9" * 5000}, "modalities": ["audio"]},
         "unknown speaker",
+    ),
+    "style": (
+        "hi",
+        {"audio": {"style": "\ud800"}, "modalities": ["audio"]},
+        "unknown style",
     ),
     "long audio together": (
         [*audio_part(wav_base64(4)), *audio_part(wav_base64(3))],
@@ -668,17 +720,19 @@ def test_a_conversation(port, lm, said):
         ready = client.receive("ready")
         [model] = ready["models"]
         assert model["id"] == MODEL and "anna" in model["speakers"]
+        assert model["styles"] == ["happy", "neutral", "sad"]
         assert model["kinds"] == ["phonetic", "pitch", "style"]
         assert ready["limits"]["audio_seconds"] == 6
-        client.send("configure", output="speech", speaker="dan", seed=7)
-        assert client.receive("configured")["speaker"] == "dan"
+        settings = {"speaker": "dan", "style": "happy", "seed": 7}
+        client.send("configure", output="speech", **settings)
+        assert client.receive("configured").items() >= settings.items()
         client.speak(said[:24000])
         streams = units_of(client)
         assert streams["phonetic"] == units.phonetic.tolist()
         assert streams["style"] == units.style.tolist()
         client.send("continue")
         messages, samples = client.answer()
-        first = lm.generate([Speech(units)], "speech", speaker="dan", seed=7)
+        first = lm.generate([Speech(units)], "speech", **settings)
         assert np.allclose(samples, first.wav.numpy(), atol=2e-4)
         tokens = [
             token
@@ -753,6 +807,8 @@ def test_messages_that_cannot_be_used(port):
             ('{"type": "configure", "voice": "x"}', "voice is not supported"),
             ('{"type": "configure", "speaker": "x"}', "unknown speaker"),
             ('{"type": "configure", "speaker": true}', "speaker"),
+            ('{"type": "configure", "style": "x"}', "unknown style 'x'"),
+            ('{"type": "configure", "style": 3}', "unknown style 3"),
             ('{"type": "configure", "model": "x"}', "no such model"),
             ('{"type": "configure", "max_new_tokens": 9999}', "at most"),
             ('{"type": "audio.begin", "sample_rate": 5}', "sample_rate"),

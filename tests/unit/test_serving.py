@@ -20,8 +20,9 @@ from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.units.segments import Speech, Text
 from spiritlm_plugin.decoders.constrained import decode
 from spiritlm_plugin.decoders.joining import Joining
+from spiritlm_plugin.inference.streaming import StreamPiece
 from spiritlm_plugin.serving import Settings, batches, command
-from spiritlm_plugin.serving.answers import Options
+from spiritlm_plugin.serving.answers import Answer, Options
 from spiritlm_plugin.serving.audio import (
     MEDIA_TYPES,
     ChunkEncoder,
@@ -103,6 +104,31 @@ def test_what_no_token_can_follow_does_not_join(lm):
     with pytest.raises(ValueError, match="max_new_tokens is 0"):
         batch.add([5], max_new_tokens=0)
     assert not batch and batch.step() == []
+
+
+# Answers.
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_who_reads_an_answer_can_be_cancelled_at_any_time(turns):
+    """Also in the turn of the loop in which a piece comes."""
+
+    async def read(answer):
+        async for _ in answer:
+            pass
+
+    async def run():
+        answer = Answer([], Options("text"), 60, lambda job: None)
+        reading = asyncio.create_task(read(answer))
+        await asyncio.sleep(0.01)
+        answer.job.deliver(StreamPiece(0, "text", "a"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=5)
+        return reading.cancelled()
+
+    assert asyncio.run(run())
 
 
 # The thread of a model.
