@@ -248,12 +248,12 @@ def find_voices(
     }
 
 
-def load_style_items(hparams: ResynthesisSettings, items: Items) -> Items:
+def load_style_items(hparams: Mapping[str, Any], items: Items) -> Items:
     """Return utterances to learn styles from, none without styles."""
     if len({item.get("style") for item in items.values()}) < 2:
         return {}
-    shown = hparams.copy()
-    shown |= {"split": "train", "utterances": hparams["style_utterances"]}
+    count = hparams["style_utterances"]
+    shown: Any = {**hparams, "split": "train", "utterances": count}
     return load_items(shown, ["style"])
 
 

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
 from torch import Tensor
+from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.audio.writing import write_wav
@@ -54,9 +55,12 @@ from spiritlm_plugin.evaluation.reports import (
     settings_section,
     write_report,
 )
+from spiritlm_plugin.evaluation.resynthesis import load_judge, load_style_items
 from spiritlm_plugin.inference import SpiritLM
 from spiritlm_plugin.inference.few_shot import Answer, Reader
 from spiritlm_plugin.inference.protocols import InterleavedModel
+from spiritlm_plugin.lobes.pitch import FCPE
+from spiritlm_plugin.metrics.intervals import ratio_interval
 from spiritlm_plugin.metrics.recognition import (
     Recognizer,
     WordErrorStats,
@@ -65,6 +69,7 @@ from spiritlm_plugin.metrics.recognition import (
     normalizers_of,
     transcript_errors,
 )
+from spiritlm_plugin.metrics.resynthesis import ResynthesisJudge, find_contours
 from spiritlm_plugin.metrics.speech_quality import quality_figures
 from spiritlm_plugin.utils.files import safe_file_name
 
@@ -76,6 +81,8 @@ class TTSSettings(FewShotSettings, QualitySettings):
     """What the evaluation of speech synthesis reads."""
 
     speaker: int | str | None
+    style: NotRequired[int | str | None]
+    style_utterances: NotRequired[int]
     trained_tts: bool
     stop_speech: str | None
     candidates: int
@@ -137,11 +144,17 @@ def evaluate(
     stop = find_stop(hparams)
     lm = lm or load_model(hparams, run_opts)
     lm.speaker_id(hparams["speaker"])  # if there is none, say so now
-    settings = settings_of(hparams, run_opts, lm, items, *draws)
+    lm.style_units(hparams.get("style"))
+    style_items: Items = {}
+    if hparams.get("style_utterances"):
+        style_items = load_style_items(hparams, items)
+    settings = settings_of(hparams, run_opts, lm, items, *draws, style_items)
     settings["stop"] = stop
     device = str(run_opts["device"] or infer_device())
     asked = questions_of(hparams["seed"], items, len(draws))
-    make = partial(Reading, hparams, lm, items, draws, stop, device)
+    make = partial(
+        Reading, hparams, lm, items, draws, stop, device, style_items
+    )
     rows = predict(hparams, settings, asked, make, joined=True)
     if rows is not None:
         report(hparams, rows, draws)
@@ -164,6 +177,8 @@ class Reading(FewShotTask):
         As of `find_stop`.
     device : str
         Of who listens.
+    style_items : dict
+        As of `load_style_items`.
     """
 
     def __init__(
@@ -174,6 +189,7 @@ class Reading(FewShotTask):
         draws: Sequence[Items],
         stop: dict[str, Any] | None,
         device: str,
+        style_items: Items,
     ):
         super().__init__(hparams, items, draws)
         self.hparams, self.lm = hparams, lm
@@ -181,6 +197,10 @@ class Reading(FewShotTask):
         if hparams["recognizer"]:
             self.recognize = load_recognizer(hparams["recognizer"], device)
         self.quality = load_quality(hparams, device)
+        self.style_judge = None
+        if style_items:
+            f0 = FCPE().to(device).eval()
+            self.style_judge = load_judge(None, f0, style_items)
         self.stop = None
         if stop is not None:
             units = lm.encode_file(stop["wav"])
@@ -195,6 +215,7 @@ class Reading(FewShotTask):
             [(item["wav"], item["text"]) for item in shots.values()],
             self.stop,
             candidates=self.hparams["candidates"],
+            style=self.hparams.get("style"),
             **sampling_of(self.hparams),
         )
 
@@ -221,6 +242,7 @@ class Reading(FewShotTask):
         real = [read_audio(item["wav"]) for item in items]
         heard = listen(self.recognize, made)
         sounds = self.quality(made, real)
+        styles = styles_heard(self.style_judge, made)
         heard_original: list[str | None] = [None] * len(real)
         sounds_original = self.quality([None] * len(real))
         if questions[0].draw == 0:
@@ -236,6 +258,7 @@ class Reading(FewShotTask):
                     "original_seconds": seconds(real[i]),
                     "heard": heard[i],
                     "heard_original": heard_original[i],
+                    "style_heard": styles[i],
                     **sounds[i],
                     "original_mos": sounds_original[i]["mos"],
                 },
@@ -278,6 +301,63 @@ def listen(
     spoken = [wav for wav in wavs if wav is not None and len(wav)]
     found = iter(recognize(spoken) if spoken else ())
     return [next(found) if seconds(wav) else "" for wav in wavs]
+
+
+def styles_heard(
+    judge: ResynthesisJudge | None, wavs: Sequence[Tensor | None]
+) -> list[str | None]:
+    """Return the style that is heard of each: none of silence, nor by nobody.
+
+    Example
+    -------
+    >>> styles_heard(None, [torch.zeros(9)])
+    [None]
+    """
+    spoken = [wav for wav in wavs if wav is not None and len(wav)]
+    if judge is None or not spoken:
+        return [None] * len(wavs)
+    found = iter(judge.hear(spoken, find_contours(judge.f0, spoken)))
+    return [next(found)["style"] if seconds(wav) else None for wav in wavs]
+
+
+def styles_of(rows: Rows) -> dict[str, Any]:
+    """Return how many percent of readings are heard in each style.
+
+    Arguments
+    ---------
+    rows : dict
+        Of `Reading`, by id.
+
+    Example
+    -------
+    >>> heard = {"a": "sad", "b": "sad", "c": "glad", "d": None}
+    >>> rows = {
+    ...     name: {"utterance": name, "speaker": None, "style_heard": style}
+    ...     for name, style in heard.items()
+    ... }
+    >>> [f"{k}: {v}" for k, v in styles_of(rows).items() if "_inter" not in k]
+    ['heard_glad: 25.0', 'heard_sad: 50.0']
+    """
+    heard = [row["style_heard"] for row in rows.values()]
+    figures: dict[str, Any] = {}
+    for style in sorted(set(heard) - {None}):
+        hits = [100.0 * (other == style) for other in heard]
+        figures[f"heard_{style}"] = sum(hits) / len(hits)
+        figures[f"heard_{style}_interval"] = ratio_interval(
+            hits, groups=[*groups_of(rows).values()]
+        )
+    return figures
+
+
+def style_table(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the figures of `styles_of` as Markdown, if there are any."""
+    if figures:
+        names = [name for name in figures if not name.endswith("_interval")]
+        yield rates_table(figures, names)
+        yield (
+            "`heard_`: how many readings a classifier of F0, loudness and "
+            "pauses hears in each style; it has learned from recordings."
+        )
 
 
 def errors_of(rows: Rows, key: str) -> dict[str, WordErrorStats]:
@@ -389,6 +469,7 @@ def report(hparams: TTSSettings, rows: Rows, draws: Sequence[Items]) -> None:
             f"{ERRORS} {RATES} `original`: of the recordings themselves.",
         ]
     answered |= {k: v for k, v in figures.items() if k.startswith("empty_")}
+    styles = styles_of(rows)
     qualities = qualities_of(rows)
     original_quality = qualities["original"].items()
     summary = {
@@ -397,6 +478,7 @@ def report(hparams: TTSSettings, rows: Rows, draws: Sequence[Items]) -> None:
         **counts,
         **answered,
         **figures,
+        **styles,
         **qualities["read"],
         **{f"original_{name}": value for name, value in original_quality},
         "settings": settings_shown(
@@ -410,6 +492,7 @@ def report(hparams: TTSSettings, rows: Rows, draws: Sequence[Items]) -> None:
         f"# Readings of {hparams['split']}",
         *words,
         *quality_table(qualities),
+        *style_table(styles),
         markdown_table(
             ["", ""],
             [
