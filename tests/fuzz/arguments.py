@@ -199,6 +199,7 @@ _RIGHT: dict[str, Make] = {
     "rate": _one_of(16000, np.int64(16000), 8000, 44100),
     "units": _several(_spoken),
     "global_style": _one_of(None),
+    "style": _one_of(None, 0, np.int64(1), "sad", np.str_("happy")),
 }
 _NO_NUMBERS: list[Any] = [
     *("1", "x", b"1", [], [1], (1,), {}, {1}, object(), 1 + 2j, True, False),
@@ -252,6 +253,8 @@ _WRONG: dict[str, list[Any]] = {
     "units": [*_NO_LISTS, "ab", {"a": 1}, [None], [3], ["ab"], [[1, 2]]]
     + [[Text("a")], SpeechUnits([1]), [SpeechUnits([10**6], [1], [1])]],
     "global_style": [n for n in _NO_COUNTS if n is not None] + [99, 10**30],
+    "style": [-1, 99, 10**30, 0.5, "nobody", "", b"sad", [0], {}, object()]
+    + [True, False, np.bool_(True), float("nan"), Text],
 }
 # What an error may name instead of the argument.
 _OTHER_NAMES = {
@@ -329,6 +332,7 @@ _METHODS = {
             "max_seconds": "seconds",
             "min_speech_units": "least",
             "vocode": "flag",
+            "style": "style",
         },
     ),
     "log_likelihood": (
@@ -354,7 +358,12 @@ _METHODS = {
     "synthesize": (
         _synthesize,
         {"texts": "texts"},
-        {"speaker": "speaker", "candidates": "candidates", **_TASK},
+        {
+            "speaker": "speaker",
+            "style": "style",
+            "candidates": "candidates",
+            **_TASK,
+        },
     ),
     "classify": (
         SpiritLM.classify,
