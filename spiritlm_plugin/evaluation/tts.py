@@ -11,7 +11,6 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.utils.distributed import infer_device
 from torch import Tensor
-from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.audio.writing import write_wav
@@ -81,8 +80,8 @@ class TTSSettings(FewShotSettings, QualitySettings):
     """What the evaluation of speech synthesis reads."""
 
     speaker: int | str | None
-    style: NotRequired[int | str | None]
-    style_utterances: NotRequired[int]
+    style: int | str | None
+    style_utterances: int
     trained_tts: bool
     stop_speech: str | None
     candidates: int
@@ -144,9 +143,9 @@ def evaluate(
     stop = find_stop(hparams)
     lm = lm or load_model(hparams, run_opts)
     lm.speaker_id(hparams["speaker"])  # if there is none, say so now
-    lm.style_units(hparams.get("style"))
+    lm.style_units(hparams["style"])
     style_items: Items = {}
-    if hparams.get("style_utterances"):
+    if hparams["style_utterances"]:
         style_items = load_style_items(hparams, items)
     settings = settings_of(hparams, run_opts, lm, items, *draws, style_items)
     settings["stop"] = stop
@@ -215,7 +214,7 @@ class Reading(FewShotTask):
             [(item["wav"], item["text"]) for item in shots.values()],
             self.stop,
             candidates=self.hparams["candidates"],
-            style=self.hparams.get("style"),
+            style=self.hparams["style"],
             **sampling_of(self.hparams),
         )
 
