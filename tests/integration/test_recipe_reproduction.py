@@ -158,6 +158,8 @@ def test_what_cannot_be_measured_is_told():
 TTS = {
     "split": "test",
     "speaker": None,
+    "style": None,
+    "style_utterances": 0,
     "trained_tts": False,
     "shots": 1,
     "shot_ids": None,
