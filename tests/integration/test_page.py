@@ -149,7 +149,7 @@ def record(page, seconds=SECONDS):
     page.keyboard.press("Enter")
     page.wait_for_function(
         "s => parseFloat(document.querySelector('.facts')?.textContent) >= s",
-        arg=seconds,
+        arg=seconds + 0.1,  # it rounds to tenths
     )
     page.keyboard.press("Enter")
 
