@@ -142,6 +142,19 @@ NOTE_CLOCKS = """() => {
 }"""
 
 
+@pytest.fixture
+def endless(monkeypatch):
+    """Answers that end where they have all their tokens, and not before."""
+    allowed = Vocabulary.allowed
+    monkeypatch.setattr(
+        Vocabulary,
+        "allowed",
+        lambda self, output, rows, stop, style_units: allowed(
+            self, output, rows, False, style_units
+        ),
+    )
+
+
 def record(page, seconds=SECONDS):
     """Say the sentence's beginning, with the keyboard."""
     button = page.get_by_role("button", name="Record")
@@ -181,7 +194,7 @@ def faults(page):
     ]
 
 
-def test_it_records_answers_and_saves(page, models):
+def test_it_records_answers_and_saves(page, models, endless):
     choose(page)
     page.evaluate(NOTE_CLOCKS)
     record(page)
@@ -295,7 +308,7 @@ def test_a_model_without_names_offers_no_style(browser, load, checkpoints):
         page.close()
 
 
-def test_text_undo_cancel_clear_and_errors(page, monkeypatch):
+def test_text_undo_cancel_clear_and_errors(page, endless):
     choose(page, output="Text", tokens=5)
     box = page.get_by_label("Text", exact=True).first
     box.fill("the old man")
@@ -323,15 +336,7 @@ def test_text_undo_cancel_clear_and_errors(page, monkeypatch):
     )
     sync_api.expect(alert).to_contain_text("cannot read no.wav")
 
-    # An answer that does not end by itself is cancelled.
-    allowed = Vocabulary.allowed
-    monkeypatch.setattr(
-        Vocabulary,
-        "allowed",
-        lambda self, output, rows, stop, style_units: allowed(
-            self, output, rows, False, style_units
-        ),
-    )
+    # An answer is cancelled.
     choose(page, tokens=900)
     page.get_by_role("button", name="Continue").click()
     tokens = turns.last.locator(".token.phonetic")
