@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
@@ -106,16 +107,14 @@ def test_an_error_names_its_task_and_ends_all(monkeypatch, caplog):
 
 def test_nothing_is_begun_after_an_error(monkeypatch):
     begun = []
-    failing = threading.Event()
 
     def fail(key):
         begun.append(key)
-        failing.set()
         raise OSError(key)
 
     def follow(key):
         begun.append(key)
-        assert failing.wait(30)
+        engines._store().wait(["failed"], timedelta(seconds=30))
 
     failed = together(
         monkeypatch, SIZES | dict.fromkeys("xyz", 0), fail, follow

@@ -85,6 +85,7 @@ class StandIn:
         vocode=True,
         batch_size=16,
         num_beams=1,
+        style=None,
     ):
         assert not vocode
         return [
@@ -127,8 +128,18 @@ class StandIn:
     def speaker_id(self, speaker):
         return None if speaker is None else ["anna", "ben"].index(speaker)
 
+    def style_units(self, style):
+        return None if style is None else {"sad": [1, 2]}[style]
+
     def speak(
-        self, generations, prompts, continued, voice, seeds, max_seconds=None
+        self,
+        generations,
+        prompts,
+        continued,
+        voice,
+        seeds,
+        max_seconds=None,
+        style=None,
     ):
         self.voices.append(voice)
         for generation in generations:
