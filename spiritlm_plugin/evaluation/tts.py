@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from matplotlib.figure import Figure
@@ -72,6 +72,7 @@ from spiritlm_plugin.metrics.resynthesis import ResynthesisJudge, find_contours
 from spiritlm_plugin.metrics.speech_quality import quality_figures
 from spiritlm_plugin.utils.files import safe_file_name
 
+T = TypeVar("T")
 # How the names of rates end.
 _RATES = ("CER", "WER", "WER_whisper")
 
@@ -297,9 +298,7 @@ def listen(
     """
     if recognize is None:
         return [None] * len(wavs)
-    spoken = [wav for wav in wavs if wav is not None and len(wav)]
-    found = iter(recognize(spoken) if spoken else ())
-    return [next(found) if seconds(wav) else "" for wav in wavs]
+    return _of_spoken(recognize, wavs, "")
 
 
 def styles_heard(
@@ -312,11 +311,25 @@ def styles_heard(
     >>> styles_heard(None, [torch.zeros(9)])
     [None]
     """
-    spoken = [wav for wav in wavs if wav is not None and len(wav)]
-    if judge is None or not spoken:
+    if judge is None:
         return [None] * len(wavs)
-    found = iter(judge.hear(spoken, find_contours(judge.f0, spoken)))
-    return [next(found)["style"] if seconds(wav) else None for wav in wavs]
+
+    def hear(spoken: Sequence[Tensor]) -> list[str | None]:
+        contours = find_contours(judge.f0, spoken)
+        return [found["style"] for found in judge.hear(spoken, contours)]
+
+    return _of_spoken(hear, wavs, None)
+
+
+def _of_spoken(
+    hear: Callable[[list[Tensor]], Iterable[T]],
+    wavs: Sequence[Tensor | None],
+    silent: T,
+) -> list[T]:
+    """Return what is heard of each recording, and something else of silence."""
+    spoken = [wav for wav in wavs if wav is not None and len(wav)]
+    found = iter(hear(spoken) if spoken else ())
+    return [next(found) if seconds(wav) else silent for wav in wavs]
 
 
 def styles_of(rows: Rows) -> dict[str, Any]:

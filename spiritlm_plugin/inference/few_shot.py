@@ -203,10 +203,8 @@ class FewShot:
         self.prompts = FewShotPrompts(lm.vocabulary, shots, output, limit)
         self.batch_size = whole_number("batch_size", batch_size)
         self.sampling: dict[str, Any] = sampling._asdict()
-        self.said: dict[str, Any] = {}
-        if style is not None:
-            lm.style_units(style)  # if there is none, say so now
-            self.said["style"] = style
+        lm.style_units(style)  # if there is none, say so now
+        self.style = style
 
     def ask(
         self, queries: Sequence[list[Segment]], seeds: Sequence[int]
@@ -224,8 +222,8 @@ class FewShot:
                 min_speech_units=0,
                 vocode=False,
                 batch_size=self.batch_size,
+                style=self.style,
                 **self.sampling,
-                **self.said,
             )
             for i, generation in zip(fits, found):
                 generations[i] = generation
@@ -262,7 +260,7 @@ class FewShot:
                 [goes_on] * len(prompts[some]),
                 voice,
                 list(seeds[some]),
-                **self.said,
+                style=self.style,
             )
 
 
