@@ -2,8 +2,10 @@
 """Measure the pitch and the tempo of the speakers of TinySpeech.
 
     python measure_voices.py CORPUS
+    python measure_voices.py
 
-CORPUS is what tinyspeech_prepare.py has made.
+CORPUS is what tinyspeech_prepare.py has made. Without it all voices say the same
+sentences, and how long their words are is compared with those of eSpeak's anna.
 """
 
 from __future__ import annotations
@@ -13,8 +15,13 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from tinyspeech.corpus import plan
+from tinyspeech.engines import load_engine
+from tinyspeech.language import Voice, load_language
 from tinyspeech.styles import STYLES
+from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.lobes.pitch import FCPE
@@ -58,19 +65,57 @@ def measure(corpus: Path, entry: dict, extractor: FCPE) -> tuple[float, float]:
     return float(f0[voiced > 0].median()), len(spans) / sum(spans)
 
 
+def compare_durations(count: int = 60) -> dict[str, float]:
+    """Return the correlation of the durations of words with anna's, by speaker.
+
+    Arguments
+    ---------
+    count : int
+        Sentences that each of them says, in neutral style.
+    """
+    english = load_language("en")
+    drawn = [u for u in plan("full", 0)["train"] if u.kind == "sentence"]
+    texts = [utterance.sentences[0] for utterance in drawn[:count]]
+
+    def durations(voice: Voice) -> list[float]:
+        engine = load_engine(voice.engine)
+        said = [
+            engine.say(text, voice, STYLES["neutral"], english)
+            for text in tqdm(texts, desc=voice.name)
+        ]
+        return [end - start for one in said for _, start, end in one.words]
+
+    found = {name: durations(voice) for name, voice in english.voices.items()}
+    return {
+        name: float(np.corrcoef(found["anna"], others)[0, 1])
+        for name, others in found.items()
+    }
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("corpus", help="folder of TinySpeech")
+    parser.add_argument("corpus", nargs="?", help="folder of TinySpeech")
     parser.add_argument(
-        "--count", type=int, default=5, help="default: %(default)s"
+        "--count",
+        type=int,
+        help="utterances of each speaker and style (default: 5), or sentences "
+        "to compare (default: 60)",
     )
     options = parser.parse_args()
+    if options.corpus is None:
+        print("| speaker | durations of words, correlation with anna's |")
+        print("|---|---|")
+        for name, value in compare_durations(options.count or 60).items():
+            print(f"| {name} | {value:.2f} |")
+        return
     print("| speaker | neutral | happy | sad | phones a second |")
     print("|---|---|---|---|---|")
-    for speaker, styles in measure_voices(**vars(options)).items():
+    for speaker, styles in measure_voices(
+        options.corpus, options.count or 5
+    ).items():
         if set(styles) != set(STYLES):
             continue  # of a corpus that is too small
         (f0, _), *others = numbers = [styles[name] for name in STYLES]

@@ -13,10 +13,13 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import HubertModel
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
+from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.dataio.units.units import PHONETIC_HOP, SAMPLE_RATE
+from spiritlm_plugin.lobes.hubert_pretraining import MaskedUnitPrediction
 from spiritlm_plugin.lobes.voice_changes import change_in_float32
 from spiritlm_plugin.training.teacher import TeacherSettings, teacher_units
 from spiritlm_plugin.training.trainer import TrainingBrain
@@ -27,6 +30,7 @@ from spiritlm_plugin.utils.seeds import item_generator
 class HubertSettings(TeacherSettings):
     """What the training of a HuBERT reads."""
 
+    pretrained: str | None
     units: int
     model: Any
     modules: dict[str, Any]
@@ -94,6 +98,18 @@ class HubertBrain(TrainingBrain):
             )
             loss = loss + weight * part
         return loss
+
+
+def load_pretrained(folder: str | Path, model: MaskedUnitPrediction) -> None:
+    """Give a model the weights of a trained HuBERT; its units are learned anew.
+
+    Raises
+    ------
+    CheckpointError
+        If it has another shape.
+    """
+    known = HubertModel.from_pretrained(folder)
+    load_state(model.encoder.model, known.state_dict(), folder)
 
 
 def make_dataset(

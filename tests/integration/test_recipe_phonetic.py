@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import HubertModel
 
+from spiritlm_plugin.dataio.checkpoints import CheckpointError
 from spiritlm_plugin.dataio.corpus.manifests import write_manifest
 from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.integrations.parts import load_tokenizer
+from spiritlm_plugin.lobes.hubert_pretraining import MaskedUnitPrediction
+from spiritlm_plugin.training.hubert import load_pretrained
 from spiritlm_plugin.training.phone_targets import write_phone_units
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech" / "phonetic"
@@ -108,7 +111,9 @@ def train_quantizer(manifests, teacher, folder, *options, epochs=2):
     )
 
 
-def train_hubert(manifests, teacher, folder, epochs=2, units=UNITS, *options):
+def train_hubert(
+    manifests, teacher, folder, epochs=2, units=UNITS, *options, lr=0.01
+):
     run(
         "train_hubert",
         f"--manifest_folder={manifests}",
@@ -120,7 +125,7 @@ def train_hubert(manifests, teacher, folder, epochs=2, units=UNITS, *options):
         "--train_loader={batch_seconds: 6}",
         "--longest_seconds=1",
         "--warmup_steps=2",
-        "--lr=0.01",
+        f"--lr={lr}",
         *options,
     )
 
@@ -133,6 +138,29 @@ def test_a_hubert_predicts_phones(manifests, tmp_path):
     HubertModel.from_pretrained(tmp_path / "hubert")
     with pytest.raises(ValueError, match="pass --units"):
         train_hubert(manifests, nobody, tmp_path / "x", 1, 2, units)
+
+
+def test_a_hubert_goes_on_from_another(results, manifests, tmp_path):
+    """Whose weights are hardly changed by a small rate."""
+    known = results / "hubert" / "hubert"
+    start = f"--pretrained={known}"
+    train_hubert(
+        manifests, results / "mfcc", tmp_path, 1, UNITS, start, lr=1e-9
+    )
+    first, more = (
+        HubertModel.from_pretrained(folder).state_dict()
+        for folder in (known, tmp_path / "hubert")
+    )
+    for name, weight in more.items():
+        torch.testing.assert_close(weight, first[name], atol=1e-6, rtol=0)
+    other = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    model = MaskedUnitPrediction(other, UNITS, 8, 0.1, 5)
+    with pytest.raises(CheckpointError, match="do not fit HubertModel"):
+        load_pretrained(known, model)
 
 
 def test_what_cannot_be_used_is_named_and_nothing_else_lost(

@@ -17,7 +17,10 @@ pytest.importorskip("espeakng_loader")
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "TinySpeech"
 TEXT = "The old man doesn't sing, but I know a ferret."
-NATURAL = ["joe", "rms", "awb", "kal16", "ked", "slt", "slt_hts"]
+NATURAL = [
+    "joe", "rms", "awb", "kal16", "ked", "alan", "bdl", "clb", "pia", "pam",
+    "slt", "slt_hts",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +66,8 @@ def tiny(monkeypatch):
 
 @pytest.mark.parametrize(
     "module", ["styles", "engines.radio", "engines.festival", "engines.flite",
-               "engines.symbols", "engines", "language"]
+               "engines.symbols", "engines.commands", "engines.listening",
+               "engines", "language", "timing"]
 )  # fmt: skip
 def test_examples_are_right(module):
     try:
@@ -97,6 +101,44 @@ def test_phones_are_those_of_espeak(say, name):
     names = {p for p, _, _ in say(name).phones} - {"sil"}
     assert set("".join(names)) <= known
     assert {"ð", "oʊ", "æ", "ŋ", "aɪ"} <= names
+
+
+@pytest.mark.parametrize("name", ["joe", "clb", "pia"])
+def test_times_that_are_heard_are_like_those_that_are_told(say, name):
+    texts = [TEXT, "The strong baker is going to borrow our new bicycles."]
+
+    def durations(speaker):
+        words = [w for text in texts for w in say(speaker, text=text).words]
+        return [end - start for _, start, end in words]
+
+    assert np.corrcoef(durations("anna"), durations(name))[0, 1] > 0.8
+
+
+def test_phones_are_heard_where_flite_says_that_they_are(say, english):
+    pytest.importorskip("pocketsphinx")
+    from tinyspeech.engines.listening import PhoneListener
+    from tinyspeech.espeak import Phone
+
+    spoken = say("rms", text="The strong baker borrows our new bicycles.")
+    told = [span for span in spoken.phones if span[0] != "sil"]
+    words = [start for _, start, _ in spoken.words]
+    phones = [
+        Phone(name, 0, sum(start >= word for word in words))
+        for name, start, _ in told
+    ]
+    _, heard = PhoneListener()("a b c d e f g", spoken.samples, phones, english)
+    heard = [span for span in heard if span[0] != "sil"]
+    assert [name for name, _, _ in heard] == [name for name, _, _ in told]
+    late = [b - a for (_, a, _), (_, b, _) in zip(told, heard)]
+    assert np.mean(np.abs(late) < 0.025) > 0.8
+
+
+def test_a_sentence_is_heard_whose_words_are_not(say):
+    """Whose second pass PocketSphinx does not end."""
+    text = "I need you to increase the temperature quickly in the kitchen."
+    for name in ("pia", "pam", "clb"):
+        words = [word for word, _, _ in say(name, "sad", text).words]
+        assert " ".join(words) == text[:-1].lower()
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +182,7 @@ def test_who_speaks_natural_and_who_is_held_out(english):
     from tinyspeech.corpus import plan
 
     espeak, natural, both = (
-        plan("debug", 0, voices=voices)
+        plan("small", 0, voices=voices)
         for voices in ("espeak", "natural", "all")
     )
     held_out = natural.pop("test_unseen_natural")
@@ -224,7 +266,9 @@ def test_a_missing_engine_is_named_with_its_command(
     from tinyspeech_prepare import prepare_tinyspeech
 
     monkeypatch.setitem(
-        engines.ENGINES, "flite", ("NoSuchClass", "apt-get install flite")
+        engines.ENGINES,
+        "flite",
+        ("flite", "NoSuchClass", "apt-get install flite"),
     )
     monkeypatch.setitem(sys.modules, "tinyspeech.engines.flite", None)
     engines.load_engine.cache_clear()

@@ -18,6 +18,7 @@ from spiritlm_plugin.training.hubert import (
     HubertBrain,
     HubertSettings,
     check_units,
+    load_pretrained,
     make_dataset,
 )
 from spiritlm_plugin.training.trainer import train, unwrap
@@ -27,6 +28,8 @@ from spiritlm_plugin.utils.recipes import load_recipe, run
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, HubertSettings)
     check_units(hparams)
+    if hparams["pretrained"]:
+        load_pretrained(hparams["pretrained"], hparams["model"])
     brain = HubertBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],

@@ -118,8 +118,8 @@ class Language:
         -------
         >>> cast = load_language("en").cast("natural")
         >>> {manifest: list(speakers) for manifest, speakers in cast.items()}
-        {'': ['joe', 'rms', 'awb', 'kal16', 'ked'], 'test_unseen_voice': \
-['gus'], 'test_unseen_natural': ['slt', 'slt_hts']}
+        {'': ['joe', 'rms', 'awb', 'kal16', 'ked', 'alan', 'bdl', 'clb', 'pia', \
+'pam'], 'test_unseen_voice': ['gus'], 'test_unseen_natural': ['slt', 'slt_hts']}
         """
         if voices not in VOICES:
             raise ValueError(

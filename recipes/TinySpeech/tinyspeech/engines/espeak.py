@@ -6,10 +6,10 @@ from functools import cache
 
 from scipy.signal import resample_poly
 
-from ..espeak import NATIVE_RATE, Espeak
+from ..espeak import NATIVE_RATE, Espeak, Phone
 from ..language import Language, Voice
-from ..styles import Style
-from ..timing import align
+from ..styles import STYLES, Style
+from ..timing import align, without_links
 from . import SAMPLE_RATE, Spoken
 
 
@@ -17,6 +17,15 @@ from . import SAMPLE_RATE, Spoken
 def library() -> Espeak:
     """Return the one of this process."""
     return Espeak()
+
+
+def phones_of(text: str) -> list[Phone]:
+    """Return how American eSpeak says a sentence."""
+    neutral = STYLES["neutral"]
+    _, phones = library().say(
+        text, "gmw/en-US", neutral.rate, neutral.pitch, neutral.range
+    )
+    return phones
 
 
 class EspeakEngine:
@@ -32,6 +41,7 @@ class EspeakEngine:
         raw, phones = self._library.say(
             text, voice.name, style.rate, style.pitch, style.range
         )
+        phones = without_links(text, phones)
         words, sounds = align(text, phones, len(raw), language.same_phones)
         samples = resample_poly(
             raw / 2**15, SAMPLE_RATE // 50, NATIVE_RATE // 50

@@ -31,6 +31,11 @@ LANGUAGE = Language(
         "awb": Voice("awb", engine="flite"),
         "kal16": Voice("kal16", engine="flite"),
         "ked": Voice("ked_diphone", engine="festival"),
+        "alan": Voice("alan", engine="rhvoice"),
+        "bdl": Voice("bdl", engine="rhvoice"),
+        "clb": Voice("clb", engine="rhvoice"),
+        "pia": Voice("en-US", engine="pico"),
+        "pam": Voice("en-GB", engine="pico"),
     },
     # One person, by two engines.
     unseen_natural={
