@@ -29,6 +29,9 @@ BY_DOCUMENT = "sdpa_by_document"
 # Padded documents have as many tokens as this, times 1, 1.5, 2, 3, 4, 6, 8, ...,
 # no more than a row; but what fills a row, a document a token, stays one token.
 _SHORTEST = 32
+# On a CPU, gradients of documents shorter than this are two to three times as slow in
+# bfloat16 as in float32; tests/benchmarks/benchmark_attention.py.
+_SHORT = 192
 # Models whose layers learn a mask of their own, beside that of documents.
 _OWN_MASKS = {"doge"}
 
@@ -280,10 +283,16 @@ def document_attention(
 
 def _half_precision(query: Tensor) -> torch.dtype | None:
     """Return the dtype in which the kernel takes a query, if it does."""
-    dtype = query.dtype
-    if torch.is_autocast_enabled("cuda"):
-        dtype = torch.get_autocast_dtype("cuda")
+    dtype = _computed_in(query)
     return dtype if has_kernel(query.device, dtype, query.shape[-1]) else None
+
+
+def _computed_in(query: Tensor) -> torch.dtype:
+    """Return the dtype in which attention would see a query."""
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return query.dtype
 
 
 def _attend_in_one(
@@ -321,17 +330,29 @@ def _attend_in_batches(
     attended = []
     for batch in zip(*batches):
         q, k, v = (x.transpose(1, 2) for x in batch)
-        x = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
+        attend = partial(
+            F.scaled_dot_product_attention,
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
+        if _is_slow(q):
+            with torch.autocast("cpu", enabled=False):
+                x = attend(q.float(), k.float(), v.float())
+            x = x.to(_computed_in(q))
+        else:
+            x = attend(q, k, v)
         attended.append(x.transpose(1, 2))
     return documents.give_back(attended, len(query))
+
+
+def _is_slow(query: Tensor) -> bool:
+    """Return whether float32 is faster for documents of this length."""
+    on_cpu = query.device.type == "cpu"
+    in_half = _computed_in(query).itemsize == 2
+    short = query.shape[2] < _SHORT
+    return on_cpu and in_half and short and query.requires_grad
 
 
 def attend_by_document(model: PreTrainedModel) -> None:

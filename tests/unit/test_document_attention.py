@@ -72,6 +72,32 @@ def test_attention_and_gradients_are_those_of_the_mask(lengths, heads):
     )
 
 
+@pytest.mark.parametrize("heads", [2, 1])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_short_documents_have_gradients_of_full_precision(heads, dtype):
+    """Under autocast, whether or not the states are in half precision."""
+    positions = positions_of([70, 50, 20, 1, 33, 7])
+    generator = torch.Generator().manual_seed(0)
+    states = [
+        torch.randn(*positions.shape, n, 8, generator=generator).to(dtype)
+        for n in (2, heads, heads)
+    ]
+    states = [x.transpose(1, 2).requires_grad_() for x in states]
+    direction = torch.randn(*positions.shape, 2, 8, generator=generator)
+    documents = Documents.of(positions)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = document_attention(*states, documents)
+    expected = document_attention(*(x.float() for x in states), documents)
+    assert torch.equal(found, expected.bfloat16())
+    torch.testing.assert_close(
+        torch.autograd.grad(found, states, direction.bfloat16()),
+        torch.autograd.grad(expected, states, direction.bfloat16().float()),
+    )
+    with torch.no_grad():
+        longer = document_attention(*states, documents)
+    assert (longer - found).abs().max() < 0.05 * found.abs().max()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (3, 1)])

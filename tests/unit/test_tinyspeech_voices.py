@@ -304,3 +304,11 @@ def test_an_error_of_festival_is_told():
 
     with pytest.raises(ValueError, match="Festival says 'SIOD ERROR"):
         list(segments(["SIOD ERROR: unbound variable"]))
+
+
+def test_a_pair_of_phones_that_festival_lacks_ends_nothing():
+    pytest.importorskip("pyworld")
+    from tinyspeech.engines.festival import segments
+
+    lines = ["UniSyn: using default diphone pau-pau for ae-ax", "ae 0.3 1 1"]
+    assert list(segments(lines)) == [("ae", 0.3, 0, True)]

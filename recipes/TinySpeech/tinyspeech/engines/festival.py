@@ -21,6 +21,7 @@ from .radio import Segment, spans, written
 _DIPHONES = {"ked_diphone": (105.0, 15.0)}
 _VOICES = {"ked_diphone", "cmu_us_slt_arctic_hts"}
 _END = "said"
+_NO_DIPHONE = "UniSyn: using default diphone"
 _SAY = """
 (define (tell text path)
   (let ((utterance (SynthText text)) (number 0))
@@ -139,6 +140,9 @@ def manner(voice: str, style: Style) -> str:
 def segments(lines: Iterable[str]) -> Iterator[Segment]:
     """Yield what the lines of an answer tell.
 
+    Pairs of phones that no one recorded, in some non-words, are told as well;
+    there is silence between them.
+
     Raises
     ------
     ValueError
@@ -150,6 +154,8 @@ def segments(lines: Iterable[str]) -> Iterator[Segment]:
     [('pau', 0.22, None, False), ('n', 0.3, 0, True)]
     """
     for line in lines:
+        if line.startswith(_NO_DIPHONE):
+            continue
         try:
             name, end, word, stress = line.split()
             index = int(word) - 1 if int(word) else None
