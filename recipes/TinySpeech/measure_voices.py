@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from tinyspeech.corpus import plan
-from tinyspeech.engines import load_engine
+from tinyspeech.engines import MissingEngineError, load_engine
 from tinyspeech.language import Voice, load_language
 from tinyspeech.styles import STYLES
 from tqdm import tqdm
@@ -68,6 +69,8 @@ def measure(corpus: Path, entry: dict, extractor: FCPE) -> tuple[float, float]:
 def compare_durations(count: int = 60) -> dict[str, float]:
     """Return the correlation of the durations of words with anna's, by speaker.
 
+    Speakers whose engine is not installed are left out, with a line that says so.
+
     Arguments
     ---------
     count : int
@@ -85,7 +88,12 @@ def compare_durations(count: int = 60) -> dict[str, float]:
         ]
         return [end - start for one in said for _, start, end in one.words]
 
-    found = {name: durations(voice) for name, voice in english.voices.items()}
+    found = {}
+    for name, voice in english.voices.items():
+        try:
+            found[name] = durations(voice)
+        except MissingEngineError as error:
+            tqdm.write(f"{name}: {error}", file=sys.stderr)
     return {
         name: float(np.corrcoef(found["anna"], others)[0, 1])
         for name, others in found.items()

@@ -31,13 +31,11 @@ if [ ! -e "$work/hubert/hubert/config.json" ]; then
 fi
 step hubert/hubert phonetic/train_hubert.py phonetic/hparams/hubert.yaml \
     "${manifests[@]}" --teacher none --units_folder "$work/phones" --units 54 \
-    --heard_weight 1 --number_of_epochs 12 --training_steps 5820 --precision bf16
+    --heard_weight 2 --mask_probability 0.05 \
+    --number_of_epochs 16 --training_steps 8128 --precision bf16
 step kmeans/phonetic phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml \
     "${manifests[@]}" --hubert "$work/hubert/hubert" --layer 4 --units 200
-step phonetic/phonetic phonetic/train_quantizer.py \
-    phonetic/hparams/quantizer.yaml "${manifests[@]}" \
-    --teacher "$work/kmeans/phonetic" --number_of_epochs 2 --training_steps 970
-phonetic=(--phonetic "$work/phonetic/phonetic")
+phonetic=(--phonetic "$work/kmeans/phonetic")
 
 # read_corpus NAME CORPUS [OPTIONS]
 read_corpus() {
@@ -48,10 +46,8 @@ read_corpus() {
         --output_folder "$folder" "$@"
 }
 read_corpus units "$corpus"
-read_corpus units_changed "$corpus" --equalizer 12 --formants "[0.87, 1.15]" \
-    --pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]"
-read_corpus units_2 "${corpus}_2" --equalizer 6
-units="[$work/units, $work/units_changed, $work/units_2]"
+read_corpus units_2 "${corpus}_2" --equalizer 12 --formants "[0.87, 1.15]"
+units="[$work/units, $work/units_2]"
 [ -e "$work/start/vocoder/config.json" ] ||
     python voices/start.py "$work/start" "${phonetic[@]}" "${manifests[@]}"
 
