@@ -121,7 +121,7 @@ def arpabet(phone: Phone, language: Language) -> list[str]:
 
     Example
     -------
-    >>> from tinyspeech.language import load_language
+    >>> from ..language import load_language
     >>> arpabet(Phone("ˈɑːɹ", 0, 0), load_language("en"))
     ['AA', 'R']
     """
