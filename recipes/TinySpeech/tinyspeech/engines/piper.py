@@ -27,7 +27,7 @@ class PiperEngine:
 
     Its noise is seeded when it begins, and goes on from sentence to sentence.
     How long it says its symbols is not when its phones are heard: an /s/ begins
-    up to 60 ms before its own.
+    20 to 55 ms before its own.
     """
 
     def __init__(self) -> None:
