@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import soundfile
@@ -50,6 +50,7 @@ def prepare_tinyspeech(
     speakers: str = "",
     language: str = "en",
     voices: str = "espeak",
+    splits: str = "",
 ) -> dict:
     """Make the corpus, or finish one that was begun.
 
@@ -72,6 +73,9 @@ def prepare_tinyspeech(
         "espeak" for six voices, and a seventh in ``test_unseen_voice``;
         "natural" for ten of other engines instead of the six, and two held
         out in ``test_unseen_natural``; or "all".
+    splits : str
+        Names of the only splits to make, with commas between them; empty for
+        all. What they hold is the same.
 
     Returns
     -------
@@ -82,12 +86,12 @@ def prepare_tinyspeech(
     ------
     ValueError
         If the folder holds a corpus of other settings, or if there is no such
-        voice or language.
+        voice, language or split.
     MissingEngineError
         If an engine that is needed is not installed.
     """
     folder = Path(folder)
-    names = _voices(speakers, load_language(language))
+    names = _chosen(speakers, load_language(language).voices, "voice")
     wanted = {"version": VERSION, "size": size, "seed": seed}
     if names or voices != "espeak":  # whose voices may become more
         cast = load_language(language).cast(voices)
@@ -97,6 +101,10 @@ def prepare_tinyspeech(
     if voices != "espeak":
         wanted["voices"] = voices
     manifests = plan(size, seed, language, names, voices)
+    if splits:
+        chosen = _chosen(splits, manifests, "split")
+        manifests = {name: manifests[name] for name in chosen}
+        wanted["splits"] = chosen
     _find_engines(manifests, load_language(language))
     _claim(folder, wanted)
     if (folder / "stats.json").exists():
@@ -120,12 +128,12 @@ def prepare_tinyspeech(
     return stats
 
 
-def _voices(names: str, language: Language) -> list[str]:
+def _chosen(names: str, known: Iterable[str], kind: str) -> list[str]:
     chosen = list(dict.fromkeys(names.replace(",", " ").split()))
     for name in chosen:
-        if name not in language.voices:
+        if name not in known:
             raise ValueError(
-                f"no voice {name!r}; there are {', '.join(language.voices)}"
+                f"no {kind} {name!r}; there are {', '.join(known)}"
             )
     return chosen
 
@@ -302,6 +310,11 @@ def main(arguments: list[str] | None = None) -> None:
         help="espeak: six, and another one in test_unseen_voice; natural: "
         "ten\nof other engines, and slt in "
         "test_unseen_natural;\nall: both (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--splits",
+        default="",
+        help="the only ones to make, as train,valid (default: all)",
     )
     parser.add_argument(
         "--language",

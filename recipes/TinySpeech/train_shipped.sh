@@ -97,7 +97,8 @@ read_more() { # its name, the corpus, options
     units+=", $folder"
 }
 for seed in 2 3 4; do
-    python tinyspeech_prepare.py "$work/corpus_$seed" --size "$size" --seed "$seed"
+    python tinyspeech_prepare.py "$work/corpus_$seed" --size "$size" --seed "$seed" \
+        --splits train,valid
 done
 shifts=(--pitch_ratios "[[9, 8], [8, 9], [16, 15], [15, 16]]")
 read_more units_2 "$work/corpus_2"

@@ -19,6 +19,7 @@ from typing_extensions import NotRequired
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.stsp import SENTIMENTS, STSPArchive
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
+from spiritlm_plugin.lobes.voice_changes import change_in_float32
 from spiritlm_plugin.metrics.sentiment_classifiers import extract, tokenize
 from spiritlm_plugin.training.trainer import (
     LoaderSettings,
@@ -83,7 +84,8 @@ class VoiceBrain(SentimentBrain):
             lengths = (relative * wavs.shape[1]).round().long()
             limit = self.hparams.segment_seconds * SAMPLE_RATE
             wavs = crop(wavs, lengths, min(int(lengths.min()), limit))
-            wavs, _ = self.hparams.augmentation(wavs, torch.ones(len(wavs)))
+            changes = self.hparams.augmentation
+            wavs, _ = change_in_float32(changes, wavs, torch.ones(len(wavs)))
         return extract(self.hparams.processor, wavs)
 
 

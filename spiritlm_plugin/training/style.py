@@ -22,6 +22,7 @@ from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.dataio.units.units import SAMPLE_RATE
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.style import StyleTokenizer
+from spiritlm_plugin.lobes.voice_changes import change_in_float32
 from spiritlm_plugin.training.trainer import LoaderSettings, TrainingBrain
 from spiritlm_plugin.utils.files import read_json
 
@@ -72,7 +73,8 @@ class StyleBrain(TrainingBrain):
             seconds = self.hparams.segment_seconds
             wavs, lengths, labels = crop(wavs, lengths, labels, seconds)
             relative = lengths / wavs.shape[1]
-            wavs, _ = self.hparams.augmentation(wavs, relative)
+            changes = self.hparams.augmentation
+            wavs, _ = change_in_float32(changes, wavs, relative)
         logits, lengths = self.modules.classifier(wavs, lengths)
         return logits, lengths, labels[:, : logits.shape[1]]
 

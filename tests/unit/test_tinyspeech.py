@@ -324,6 +324,19 @@ def test_help_is_clear(prepare, capsys):
     assert "espeakng-loader" in capsys.readouterr().out
 
 
+def test_some_splits_alone_are_the_same(prepare, corpus, tmp_path):
+    stats = prepare(tmp_path, "debug", jobs=1, splits="valid, test_lexical")
+    assert set(stats) == {"total", "valid", "test_lexical"}
+    assert not (tmp_path / "train.json").exists()
+    for path in [*tmp_path.glob("[vt]*.json"), *tmp_path.rglob("*.wav")]:
+        whole = corpus / path.relative_to(tmp_path)
+        assert path.read_bytes() == whole.read_bytes()
+    with pytest.raises(ValueError, match=r"of version .*; choose another"):
+        prepare(tmp_path, "debug", jobs=1)
+    with pytest.raises(ValueError, match="no split 'dev'; there are train"):
+        prepare(tmp_path / "a", "debug", splits="dev")
+
+
 def test_a_corpus_remembers_its_language(spanish_corpus, spanish):
     settings = json.loads((spanish_corpus / "corpus.json").read_text())
     assert settings["language"] == "es"
