@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spiritlm_plugin.dataio.units.frames import fill_blanks
 from spiritlm_plugin.dataio.units.units import (
     RATES,
     SpeechUnits,
     _first_unit,
     unit_starts,
 )
-from spiritlm_plugin.lobes.vocoder import NO_PITCH, UnitVocoder, fill_blanks
+from spiritlm_plugin.lobes.vocoder import NO_PITCH, UnitVocoder
 
 # Frames of the first chunk, and of the largest: each is twice the one before.
 FIRST_FRAMES = 4

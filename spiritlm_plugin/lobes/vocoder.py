@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from spiritlm_plugin.dataio.batching import length_batches
-from spiritlm_plugin.dataio.units.units import (
-    COMMON_STYLES,
-    PHONETIC_RATE,
-    RATES,
-    SpeechUnits,
+from spiritlm_plugin.dataio.units.frames import (
+    draw_style,
+    fill_blanks,
+    unit_frames,
 )
+from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.lobes.durations import DurationPredictor, whole_frames
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.speaker_recognizer import SpeakerRecognizer
-from spiritlm_plugin.utils.arguments import shown
+from spiritlm_plugin.lobes.voice_names import VoiceNames, check_styles
 
 NO_PITCH = (
     "this vocoder is expressive and these units have no pitch; use units of "
@@ -30,7 +27,7 @@ NO_PITCH = (
 )
 
 
-class UnitVocoder(nn.Module):
+class UnitVocoder(VoiceNames, nn.Module):
     """Speech units to waveforms.
 
     Source: Polyak et al., "Speech Resynthesis from Discrete Disentangled
@@ -108,8 +105,9 @@ class UnitVocoder(nn.Module):
         if not isinstance(global_styles, int):
             self.global_styles = list(global_styles)
             global_styles = len(self.global_styles)
+        self.global_style_count = global_styles
         self.styles = {n: list(units) for n, units in (styles or {}).items()}
-        _check_styles(self.global_styles, self.styles, style_units)
+        check_styles(self.global_styles, self.styles, style_units)
         self.default_speaker = default_speaker
         self.default_global_style = default_global_style
         self.batch_frames = batch_frames
@@ -155,88 +153,6 @@ class UnitVocoder(nn.Module):
     def prepare_for_inference(self) -> None:
         """Fuse what can be fused."""
         self.generator.prepare_for_inference()
-
-    def speaker_id(self, speaker: int | str | None) -> int | None:
-        """Return a speaker's number; None where none is asked for.
-
-        Raises
-        ------
-        ValueError
-            If there is no such speaker; the known ones are named.
-        """
-        if speaker is None:
-            return None
-        if isinstance(speaker, str) and speaker in self.speakers:
-            return self.speakers.index(speaker)
-        number = _number_of(speaker, self.speakers, len(self.speakers))
-        if number is None:
-            raise ValueError(
-                f"unknown speaker {shown(speaker)}; {_known(self.speakers)}"
-            )
-        return number
-
-    @property
-    def style_names(self) -> list[str]:
-        """Names of the styles that can be asked for; they may have none."""
-        return self.global_styles or [*self.styles]
-
-    def style_id(self, global_style: int | str | None) -> int:
-        """Return the number of a global style, the default's of None.
-
-        Raises
-        ------
-        ValueError
-            If there is no such style; those that there are, are named.
-        """
-        if global_style is None:
-            return self.default_global_style
-        names, count = self.global_styles, self._size("global_style")
-        number = _number_of(global_style, names, count)
-        if number is None:
-            known = f"this vocoder has {count}"
-            if names:
-                known = _known(names)
-            elif count:
-                known += ", by number: name them in hyperparams.yaml, as a "
-                known += "list instead of global_styles' count"
-            raise ValueError(
-                f"unknown global style {shown(global_style)}; {known}"
-            )
-        return number
-
-    def style_units(self, style: int | str | None) -> list[int] | None:
-        """Return the style units that carry a style, None where any may come.
-
-        So it is where no style is asked for, and in Base, which knows no
-        style units: there the style is a global one.
-
-        Raises
-        ------
-        ValueError
-            If there is no such style; those that there are, are named.
-
-        Example
-        -------
-        >>> vocoder = SpeechCodec.from_hparams("tinyspeech").mods.vocoder
-        >>> set(vocoder.style_units("sad")) & set(vocoder.style_units("happy"))
-        set()
-        """
-        if style is None:
-            return None
-        if not self.expressive:
-            self.style_id(style)
-            return None
-        names = self.style_names
-        number = _number_of(style, names, len(names))
-        if number is None:
-            known = _known(names)
-            if not names:
-                known = (
-                    "this vocoder names none: say in hyperparams.yaml which "
-                    "style units carry which, as styles: {happy: [3, 7]}"
-                )
-            raise ValueError(f"unknown style {shown(style)}; {known}")
-        return self.styles[names[number]]
 
     def speaker_of(self, phonetic: Tensor) -> int:
         """Return the speaker that units sound like, or else the default.
@@ -492,7 +408,7 @@ class UnitVocoder(nn.Module):
 
     def draw_style(self, seed: int | None) -> Tensor:
         """Return a common style, shape (1,)."""
-        return _draw_style(seed, self._size("style"))
+        return draw_style(seed, self._size("style"))
 
     def check_streams(self, streams: Mapping[str, Tensor]) -> None:
         """Raise ValueError if a unit is out of range; blanks are not."""
@@ -602,117 +518,3 @@ class UnitVocoder(nn.Module):
                 embedded = embedding(units[name].to(device))
             inputs.append(embedded)
         return torch.cat(inputs, -1).transpose(1, 2)
-
-
-def _check_styles(
-    global_styles: Sequence[str], styles: Mapping[str, list[int]], count: int
-) -> None:
-    """Raise ValueError unless names, and the units of styles, are sound."""
-    for name in (*global_styles, *styles):
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"a style has a name, not {shown(name)}")
-    if len(set(global_styles)) < len(global_styles):
-        raise ValueError(f"global_styles {shown(global_styles)} repeat a name")
-    for name, units in styles.items():
-        if not units or any(
-            _number_of(unit, (), count) is None for unit in units
-        ):
-            raise ValueError(
-                f"the style {name!r} has the units {shown(units)}; it takes "
-                f"one or more, each below {count}"
-            )
-
-
-def _number_of(value: Any, names: Sequence[str], count: int) -> int | None:
-    """Return the number that a name or number means; None if it means none."""
-    if isinstance(value, str):
-        return names.index(value) if value in names else None
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value) if 0 <= int(value) < count else None
-    return None
-
-
-def _known(names: Sequence[str]) -> str:
-    return "known: " + ", ".join(f"{i} ({n})" for i, n in enumerate(names))
-
-
-def _draw_style(seed: int | None, count: int) -> Tensor:
-    """Return one of the released model's common styles, shape (1,).
-
-    A model with fewer styles than that has none in common with it: any may
-    be drawn.
-    """
-    common = [s for s in COMMON_STYLES if s < count] or range(count)
-    generator = None
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(common), (1,), generator=generator)
-    return torch.tensor(common)[drawn]
-
-
-def unit_frames(
-    units: SpeechUnits, durations: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Return the streams of speech units, all at 25 Hz.
-
-    A phonetic unit has the pitch and style in force when it begins.
-
-    Arguments
-    ---------
-    units : SpeechUnits
-        At full rate, or with durations.
-    durations : Tensor, optional
-        Frames of each phonetic unit, shape (units,).
-
-    Returns
-    -------
-    dict of str to Tensor
-        By name, each of shape (frames,).
-
-    Example
-    -------
-    >>> frames = unit_frames(SpeechUnits([7, 8, 9], pitch=[3, 4], style=[5]))
-    >>> frames["pitch"].tolist(), frames["style"].tolist()
-    ([3, 3, 4], [5, 5, 5])
-    """
-    frames = {"phonetic": units.phonetic}
-    for name in ("pitch", "style"):
-        stream = getattr(units, name)
-        if stream is None:
-            continue
-        if units.full_rate and len(stream):
-            times = units.starts(PHONETIC_RATE)
-            begun = np.searchsorted(units.starts(RATES[name]), times, "right")
-            stream = stream[torch.from_numpy(begun) - 1]
-        frames[name] = stream
-    if durations is None:
-        return frames
-    return {
-        name: stream.repeat_interleave(durations)
-        for name, stream in frames.items()
-    }
-
-
-def fill_blanks(phonetic: Tensor, blank: int) -> Tensor:
-    """Replace the tokenizer's blank by the last unit before it.
-
-    Blanks in front take the first unit; of nothing but blanks nothing is left.
-
-    Arguments
-    ---------
-    phonetic : Tensor
-        Units, shape (units,).
-    blank : int
-        What stands for no unit.
-
-    Example
-    -------
-    >>> fill_blanks(torch.tensor([9, 3, 9, 4]), 9).tolist()
-    [3, 3, 3, 4]
-    """
-    is_unit = phonetic != blank
-    if not bool(is_unit.any()):
-        return phonetic[:0]
-    source = torch.where(is_unit, torch.arange(len(phonetic)), 0)
-    first = int(is_unit.nonzero()[0])
-    return phonetic[source.cummax(0).values.clamp(min=first)]

@@ -20,6 +20,7 @@ from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.audio.writing import write_wav
 from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.corpus.stores import load_corpus
+from spiritlm_plugin.dataio.units.frames import fill_blanks, unit_frames
 from spiritlm_plugin.dataio.units.units import (
     PHONETIC_RATE,
     SAMPLE_RATE,
@@ -30,7 +31,7 @@ from spiritlm_plugin.integrations.parts import read_parts, save_part
 from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.masking import frame_mask
 from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
-from spiritlm_plugin.lobes.vocoder import UnitVocoder, fill_blanks, unit_frames
+from spiritlm_plugin.lobes.vocoder import UnitVocoder
 from spiritlm_plugin.metrics.resynthesis import unit_agreement
 from spiritlm_plugin.metrics.usage import units_of_labels
 from spiritlm_plugin.training.trainer import (

@@ -9,6 +9,7 @@ from transformers import HubertConfig, HubertModel
 
 from spiritlm_plugin.dataio.audio import reading
 from spiritlm_plugin.dataio.stream.utterances import DocumentError, Utterance
+from spiritlm_plugin.dataio.units.frames import unit_frames
 from spiritlm_plugin.dataio.units.units import (
     MIN_SAMPLES,
     PHONETIC_RATE,
@@ -36,7 +37,7 @@ from spiritlm_plugin.lobes.speech_tokenizer import (
     join_windows,
 )
 from spiritlm_plugin.lobes.style import StyleTokenizer
-from spiritlm_plugin.lobes.vocoder import UnitVocoder, unit_frames
+from spiritlm_plugin.lobes.vocoder import UnitVocoder
 from spiritlm_plugin.metrics.modality_alignment import speech_token_words
 from spiritlm_plugin.metrics.units import frame_labels
 

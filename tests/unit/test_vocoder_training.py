@@ -19,12 +19,13 @@ from speechbrain.lobes.models.HifiGAN import (
 )
 
 from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
+from spiritlm_plugin.dataio.units.frames import fill_blanks, unit_frames
 from spiritlm_plugin.dataio.units.units import SpeechUnits
 from spiritlm_plugin.integrations.parts import save_part
 from spiritlm_plugin.lobes.discriminators import SmallDiscriminator
 from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.spectral_loss import MultiResolutionSTFTLoss
-from spiritlm_plugin.lobes.vocoder import UnitVocoder, fill_blanks, unit_frames
+from spiritlm_plugin.lobes.vocoder import UnitVocoder
 from spiritlm_plugin.metrics.recognition import (
     load_recognizer,
 )

@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
+from spiritlm_plugin.dataio.units.frames import fill_blanks
 from spiritlm_plugin.integrations.parts import load_part, save_part
 from spiritlm_plugin.lobes.language_model import load_language_model
 from spiritlm_plugin.lobes.language_model_config import token_layers
 from spiritlm_plugin.lobes.phonetic import PhoneticTokenizer
-from spiritlm_plugin.lobes.vocoder import fill_blanks
 from spiritlm_plugin.metrics.units import frame_labels
 from spiritlm_plugin.pretrained.building import build_folder
 from spiritlm_plugin.pretrained.folders import local_folder
