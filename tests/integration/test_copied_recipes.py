@@ -190,7 +190,8 @@ def list_jobs(folder):
     prepare = corpus / "tinyspeech_prepare.py"
     jobs.add("corpus", prepare, samples / "corpus", "--size=debug")
     # The benchmark of sentiment has more texts than the smallest corpus.
-    jobs.add("small", prepare, samples / "small", "--size=small")
+    small = samples / "small", "--size=small", "--splits=train,valid,test"
+    jobs.add("small", prepare, *small)
     prepare = corpus / "tinyspeech_stsp_prepare.py"
     jobs.add("stsp", prepare, samples / "small", samples / "stsp")
     kmeans = (
