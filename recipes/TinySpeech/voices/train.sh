@@ -22,8 +22,11 @@ fi
 corpus=$work/corpus
 manifests=(--manifest_folder "$corpus")
 python tinyspeech_prepare.py "$corpus" --size "$size" --voices all
-# The same world by another seed, whose texts are in no test.
-python tinyspeech_prepare.py "${corpus}_2" --size "$size" --voices all --seed 2
+# The same world by other seeds, whose texts are in no test.
+for seed in 2 3 4; do
+    python tinyspeech_prepare.py "${corpus}_$seed" --size "$size" --voices all \
+        --seed "$seed" --splits train,valid
+done
 
 # Units: of a HuBERT that predicts phones, which are the same whoever says them.
 if [ ! -e "$work/hubert/hubert/config.json" ]; then
@@ -46,8 +49,11 @@ read_corpus() {
         --output_folder "$folder" "$@"
 }
 read_corpus units "$corpus"
-read_corpus units_2 "${corpus}_2" --equalizer 12 --formants "[0.87, 1.15]"
-units="[$work/units, $work/units_2]"
+read_corpus units_3 "${corpus}_3"
+changes=(--equalizer 12 --formants "[0.87, 1.15]") # as if others spoke
+read_corpus units_2 "${corpus}_2" "${changes[@]}"
+read_corpus units_4 "${corpus}_4" "${changes[@]}"
+units="[$work/units, $work/units_2, $work/units_3, $work/units_4]"
 [ -e "$work/start/vocoder/config.json" ] ||
     python voices/start.py "$work/start" "${phonetic[@]}" "${manifests[@]}"
 
@@ -58,12 +64,16 @@ step vocoder/vocoder vocoder/train.py vocoder/hparams/base.yaml \
 spiritlm-assemble "$work/codec" "${phonetic[@]}" \
     --vocoder "$work/vocoder/vocoder"
 
+# More recognition than `prompted` has: many voices need it.
+shares="{prompted: {asr: 8, asr_span: 2, asr_shuffled: 6, tts: 4, tts_span: 2,
+    tts_shuffled: 3, few_shot_intent: 1}}"
 if [ ! -e "$work/base/model/language_model/config.json" ]; then
     "${together[@]}" pretraining/train.py pretraining/hparams/base.yaml \
         --output_folder "$work/base" --codec "$work/codec" \
         --codec_hparams hyperparams.yaml --precision bf16 --compile \
         --text_files "[$corpus/text/train.txt]" --corpus_folders "$units" \
-        --mode prompted --loss_weights "{text: 2}" --row_tokens 512 --step_rows 6 \
+        --mode prompted --shares "$shares" --loss_weights "{text: 2}" \
+        --row_tokens 512 --step_rows 6 \
         --pretrained "$work/start/language_model_base" \
         --lr 0.0015 --number_of_epochs 30 --epoch_steps 1000 "${few_lm[@]}"
 fi
