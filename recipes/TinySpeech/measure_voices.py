@@ -5,7 +5,8 @@
     python measure_voices.py
 
 CORPUS is what tinyspeech_prepare.py has made. Without it all voices say the same
-sentences, and how long their words are is compared with those of eSpeak's anna.
+sentences: how long their words are is compared with those of eSpeak's anna, and the
+time of the CPU that a minute of audio takes is measured.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from tinyspeech.corpus import plan
 from tinyspeech.engines import MissingEngineError, load_engine
 from tinyspeech.language import Voice, load_language
 from tinyspeech.styles import STYLES
+from tinyspeech.synthesis import SAMPLE_RATE, record
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
@@ -66,15 +69,17 @@ def measure(corpus: Path, entry: dict, extractor: FCPE) -> tuple[float, float]:
     return float(f0[voiced > 0].median()), len(spans) / sum(spans)
 
 
-def compare_durations(count: int = 60) -> dict[str, float]:
-    """Return the correlation of the durations of words with anna's, by speaker.
+def compare_voices(count: int = 60) -> dict[str, tuple[float, list[float]]]:
+    """Return how far words last as anna's do, and what speech costs, by speaker.
 
-    Speakers whose engine is not installed are left out, with a line that says so.
+    That is the correlation of the durations of words, and the seconds of one CPU
+    for a minute of audio in each style. Speakers whose engine is not installed are
+    left out, with a line that says so.
 
     Arguments
     ---------
     count : int
-        Sentences that each of them says, in neutral style.
+        Sentences that each of them says; a third of them for the costs.
     """
     english = load_language("en")
     drawn = [u for u in plan("full", 0)["train"] if u.kind == "sentence"]
@@ -88,16 +93,35 @@ def compare_durations(count: int = 60) -> dict[str, float]:
         ]
         return [end - start for one in said for _, start, end in one.words]
 
-    found = {}
+    def cost(name: str, style: str) -> float:
+        begun, samples = cpu_seconds(), 0
+        for text in texts[: -(-count // 3)]:
+            said = record((text,), name, style, text, english)
+            samples += len(said.samples)
+        return 60 * (cpu_seconds() - begun) / (samples / SAMPLE_RATE)
+
+    spoken, costs = {}, {}
     for name, voice in english.voices.items():
         try:
-            found[name] = durations(voice)
+            spoken[name] = durations(voice)
         except MissingEngineError as error:
             tqdm.write(f"{name}: {error}", file=sys.stderr)
+        else:
+            costs[name] = [cost(name, style) for style in STYLES]
     return {
-        name: float(np.corrcoef(found["anna"], others)[0, 1])
-        for name, others in found.items()
+        name: (float(np.corrcoef(spoken["anna"], others)[0, 1]), costs[name])
+        for name, others in spoken.items()
     }
+
+
+def cpu_seconds() -> float:
+    """Return the time of the CPU that this process and its children have had."""
+    process = psutil.Process()
+    alive = [child.cpu_times() for child in process.children(recursive=True)]
+    ended = process.cpu_times()
+    times = [ended.user, ended.system, ended.children_user]
+    times += [ended.children_system, *(x.user + x.system for x in alive)]
+    return sum(times)
 
 
 def main() -> None:
@@ -114,10 +138,12 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.corpus is None:
-        print("| speaker | durations of words, correlation with anna's |")
-        print("|---|---|")
-        for name, value in compare_durations(options.count or 60).items():
-            print(f"| {name} | {value:.2f} |")
+        print("| speaker | durations of words | CPU s a minute |")
+        print("|---|---|---|")
+        compared = compare_voices(options.count or 60)
+        for name, (correlation, costs) in compared.items():
+            numbers = ", ".join(f"{seconds:.1f}" for seconds in costs)
+            print(f"| {name} | {correlation:.2f} | {numbers} |")
         return
     print("| speaker | neutral | happy | sad | phones a second |")
     print("|---|---|---|---|---|")
