@@ -10,8 +10,8 @@
 #
 # Needs the package with its extras `train` and `eval`, and the engines of
 # recipes/TinySpeech/README.md. PROCESSES processes, two or as many as are named, share
-# what is long. Stopped, it goes on where it was. Two cores need about seven hours for
-# it, three of them for the language model, by the speed that was seen in its parts.
+# what is long. Stopped, it goes on where it was. Two cores need about ten hours for
+# it, five of them for the language model, by the speed that was seen in its parts.
 source "$(dirname "$0")/../training.sh" "$@"
 together=(torchrun --nproc_per_node "${PROCESSES:-2}")
 all=() unseen=(--utterances 183)
