@@ -14,9 +14,9 @@
 # it, five of them for the language model, by the speed that was seen in its parts.
 source "$(dirname "$0")/../training.sh" "$@"
 together=(torchrun --nproc_per_node "${PROCESSES:-2}")
-all=() unseen=(--utterances 183)
+all=()
 if [ "$size" = debug ]; then
-    all=(--debug --utterances 2) unseen=("${all[@]}")
+    all=(--debug --utterances 2)
 fi
 
 corpus=$work/corpus
@@ -89,5 +89,5 @@ model=("${manifests[@]}" --model "$work/base/model")
 heard=(asr/evaluate.py asr/hparams/evaluate.yaml "${model[@]}"
     --trained_asr true --shots 0 --num_beams 4)
 evaluate asr "${heard[@]}" "${all[@]}"
-evaluate asr_unseen_voice "${heard[@]}" --split test_unseen_voice "${unseen[@]}"
+evaluate asr_unseen_voice "${heard[@]}" --split test_unseen_voice "${all[@]}"
 evaluate asr_unseen_natural "${heard[@]}" --split test_unseen_natural "${all[@]}"
