@@ -9,12 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from spiritlm_plugin.dataio.batching import length_batches
-from spiritlm_plugin.dataio.units.frames import (
-    draw_style,
-    fill_blanks,
-    unit_frames,
-)
-from spiritlm_plugin.dataio.units.units import SpeechUnits
+from spiritlm_plugin.dataio.units.frames import fill_blanks, unit_frames
+from spiritlm_plugin.dataio.units.units import COMMON_STYLES, SpeechUnits
 from spiritlm_plugin.lobes.durations import DurationPredictor, whole_frames
 from spiritlm_plugin.lobes.hifigan import HifiGanGenerator
 from spiritlm_plugin.lobes.masking import frame_mask
@@ -407,8 +403,18 @@ class UnitVocoder(VoiceNames, nn.Module):
         return self._predictor().context
 
     def draw_style(self, seed: int | None) -> Tensor:
-        """Return a common style, shape (1,)."""
-        return draw_style(seed, self._size("style"))
+        """Return one of the released model's common styles, shape (1,).
+
+        A model with fewer styles than that has none in common with it: any
+        may be drawn.
+        """
+        count = self._size("style")
+        common = [s for s in COMMON_STYLES if s < count] or range(count)
+        generator = None
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(len(common), (1,), generator=generator)
+        return torch.tensor(common)[drawn]
 
     def check_streams(self, streams: Mapping[str, Tensor]) -> None:
         """Raise ValueError if a unit is out of range; blanks are not."""

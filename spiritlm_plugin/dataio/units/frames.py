@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from spiritlm_plugin.dataio.units.units import (
-    COMMON_STYLES,
     PHONETIC_RATE,
     RATES,
     SpeechUnits,
@@ -80,17 +79,3 @@ def fill_blanks(phonetic: Tensor, blank: int) -> Tensor:
     source = torch.where(is_unit, torch.arange(len(phonetic)), 0)
     first = int(is_unit.nonzero()[0])
     return phonetic[source.cummax(0).values.clamp(min=first)]
-
-
-def draw_style(seed: int | None, count: int) -> Tensor:
-    """Return one of the released model's common styles, shape (1,).
-
-    A model with fewer styles than that has none in common with it: any may
-    be drawn.
-    """
-    common = [s for s in COMMON_STYLES if s < count] or range(count)
-    generator = None
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(common), (1,), generator=generator)
-    return torch.tensor(common)[drawn]
