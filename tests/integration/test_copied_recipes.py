@@ -60,8 +60,10 @@ for room in ("training", "evaluation"):
             importlib.import_module(f"spiritlm_plugin.{room}.{file[:-3]}")
 for name, job in json.load(open(jobs)).items():
     if pid := os.fork():
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps([name, os.waitstatus_to_exitcode(status)]), flush=True)
+        _, status, usage = os.wait4(pid, 0)
+        status = os.waitstatus_to_exitcode(status)
+        seconds = round(usage.ru_utime + usage.ru_stime, 1)
+        print(json.dumps([name, [status, seconds]]), flush=True)
         continue
     with open(job["log"], "w") as log:
         os.dup2(log.fileno(), 1)
@@ -252,7 +254,9 @@ def outcomes(site, environment, tmp_path_factory):
         )
     assert done.returncode == 0, done.stderr
     found = dict(map(json.loads, done.stdout.splitlines()))
-    return {name: (found[name], jobs[name]) for name in jobs}
+    for name, (_, seconds) in found.items():
+        print(f"{seconds:6.1f} CPU s", name)
+    return {name: (found[name][0], jobs[name]) for name in jobs}
 
 
 @pytest.mark.slow
