@@ -1,11 +1,12 @@
-"""Carry a model over to the units of another phonetic tokenizer.
+"""Carry a model over to the units of another tokenizer.
 
-    python start.py FOLDER --manifest_folder DIR --phonetic PART [--model tinyspeech]
+    python start.py FOLDER --manifest_folder DIR --phonetic PART \
+        [--pitch PART --style PART] [--model tinyspeech]
 
 What the model knows of a unit it has then to know of another one: an embedding of a
 new unit is the mean of those of the old units that sound in the same frames, of
-utterances whose voices the model knows. A new unit that these voices have seldom is
-told by its phones.
+utterances whose voices the model knows. A new phonetic unit that these voices have
+seldom is told by its phones.
 
 Writes what trainings start from, with `--pretrained`: FOLDER/language_model and
 language_model_base, of transformers, FOLDER/vocoder and vocoder_base, parts.
@@ -19,30 +20,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from spiritlm_plugin.dataio.audio.reading import read_audio
 from spiritlm_plugin.dataio.corpus.manifests import load_manifest
 from spiritlm_plugin.dataio.units.frames import fill_blanks
-from spiritlm_plugin.integrations.parts import load_part, save_part
+from spiritlm_plugin.integrations.parts import load_tokenizer, save_part
 from spiritlm_plugin.lobes.language_model import load_language_model
 from spiritlm_plugin.lobes.language_model_config import token_layers
 from spiritlm_plugin.lobes.phonetic import PhoneticTokenizer
+from spiritlm_plugin.lobes.speech_tokenizer import SpeechTokenizer
 from spiritlm_plugin.metrics.units import frame_labels
 from spiritlm_plugin.pretrained.building import build_folder
 from spiritlm_plugin.pretrained.folders import local_folder
 
 SILENCE = "sil"
-# What phones say of a unit counts as much as so many frames.
+# What is known of a unit otherwise counts as much as so many frames.
 _PRIOR_FRAMES = 5
+_TOKENS = {"phonetic": "[Hu{}]", "pitch": "[Pi{}]", "style": "[St{}]"}
 
 
 def write_start(
     folder: str | Path,
     manifest_folder: str | Path,
     phonetic: str | Path,
+    pitch: str | Path | None = None,
+    style: str | Path | None = None,
     model: str = "tinyspeech",
 ) -> None:
     """Write the vocoders, and the language models.
@@ -53,32 +58,110 @@ def write_start(
         Is made.
     manifest_folder : path
         Of a corpus with phones, whose `valid` is read.
-    phonetic : path
-        The new phonetic part.
+    phonetic, pitch, style : path
+        The new parts; pitch and style units stay what they are without.
     model : str
         Of `local_folder`: Expressive, with a Base.
+
+    Raises
+    ------
+    ValueError
+        If a part has another number of units than the model's.
     """
     folder, source = Path(folder), local_folder(model, "hyperparams.yaml")
-    new = load_part("phonetic", phonetic)
+    new = load_tokenizer(phonetic=phonetic, pitch=pitch, style=style)
     items = list(load_manifest(Path(manifest_folder) / "valid").values())
-    shares = None
-    for variant in ("_base", ""):
+    shares: dict[str, Tensor] = {}
+    for variant in ("", "_base"):
         yaml = f"hyperparams{variant}.yaml"
         overrides = {"pretrained_path": str(source), "language_model": None}
         modules = build_folder(source, yaml, overrides)["modules"]
         vocoder = modules["vocoder"].eval()
-        if shares is None:
-            old = modules["tokenizer"].phonetic.eval()
-            shares = unit_shares(old, new, items, set(vocoder.speakers))
-        carry(vocoder.embeddings["phonetic"].weight, shares)
+        shares = shares or stream_shares(
+            modules["tokenizer"].eval(), new, items, set(vocoder.speakers)
+        )
+        for stream in shares.keys() & vocoder.embeddings.keys():
+            carry(vocoder.embeddings[stream].weight, shares[stream])
         known = {"speakers": vocoder.speakers}
         save_part(folder / f"vocoder{variant}", known, vocoder)
         lm = load_language_model(source / f"language_model{variant}")
         ids = lm.vocabulary.speech_tokens()
-        rows = torch.tensor([ids[f"[Hu{unit}]"] for unit in range(len(shares))])
-        for weight in {layer.weight for layer in token_layers(lm.model)}:
-            carry(weight, shares, rows)
+        for stream, share in shares.items():
+            names = map(_TOKENS[stream].format, range(len(share)))
+            rows = torch.tensor([ids[name] for name in names if name in ids])
+            if len(rows):
+                for weight in {
+                    layer.weight for layer in token_layers(lm.model)
+                }:
+                    carry(weight, share, rows)
         lm.save(folder / f"language_model{variant}")
+
+
+def stream_shares(
+    old: SpeechTokenizer,
+    new: SpeechTokenizer,
+    items: Sequence[Mapping[str, Any]],
+    known: Container[str],
+) -> dict[str, Tensor]:
+    """Return the shares of `unit_shares` and `prosody_shares`, by stream.
+
+    Arguments
+    ---------
+    old, new : SpeechTokenizer
+        Of which the new one may lack pitch and style.
+    items : sequence of dict
+        Of a manifest with phones.
+    known : container of str
+        The voices for which the old units were made.
+    """
+    shares = {"phonetic": unit_shares(old.phonetic, new.phonetic, items, known)}
+    heard = [item for item in items if item["speaker"] in known]
+    for stream in ("pitch", "style"):
+        parts = getattr(old, stream), getattr(new, stream)
+        if parts[1] is not None:
+            units = [
+                tokenizer.unit_counts()[stream] for tokenizer in (old, new)
+            ]
+            shares[stream] = prosody_shares(*parts, *units, heard)
+    for stream, share in shares.items():
+        after, before = share.shape
+        if after != before:
+            raise ValueError(
+                f"{after} {stream} units cannot take the places of the "
+                f"model's {before}: train a part of as many"
+            )
+    return shares
+
+
+def prosody_shares(
+    old: nn.Module,
+    new: nn.Module,
+    old_units: int,
+    new_units: int,
+    items: Sequence[Mapping[str, Any]],
+) -> Tensor:
+    """Return how often each old unit sounds where each new one does.
+
+    Arguments
+    ---------
+    old, new : nn.Module
+        Pitch or style tokenizers, of as many units a second.
+    old_units, new_units : int
+        How many units they have.
+    items : sequence of dict
+        Of a manifest, of voices for which the old units were made.
+
+    Returns
+    -------
+    Tensor
+        Shape (new units, old units); rows add up to 1.
+    """
+    together = torch.full((new_units, old_units), 1e-3)
+    for item in tqdm(items, "prosody", unit="utterances"):
+        wav = read_audio(item["wav"])
+        count(together, units_of(new, wav), units_of(old, wav))
+    everywhere = normalize(together.sum(0), p=1, dim=0)
+    return normalize(together + _PRIOR_FRAMES * everywhere, p=1, dim=1)
 
 
 def unit_shares(
@@ -124,11 +207,13 @@ def unit_shares(
     return normalize(together + _PRIOR_FRAMES * by_phone, p=1, dim=1)
 
 
-def units_of(tokenizer: PhoneticTokenizer, wav: Tensor) -> Tensor:
+def units_of(tokenizer: nn.Module, wav: Tensor) -> Tensor:
     """Return the units of a recording, without blanks."""
     with torch.inference_mode():
-        units, _ = tokenizer(wav[None], torch.tensor([len(wav)]))
-    return fill_blanks(units[0], tokenizer.quantizer.units)
+        [units], _ = tokenizer(wav[None], torch.tensor([len(wav)]))
+    if isinstance(tokenizer, PhoneticTokenizer):
+        return fill_blanks(units, tokenizer.quantizer.units)
+    return units
 
 
 def count(table: Tensor, rows: Tensor, columns: Tensor) -> None:
@@ -147,7 +232,7 @@ def carry(weight: Tensor, shares: Tensor, rows: Tensor | None = None) -> None:
     weight : Tensor
         A row for each unit, shape (units, width), or for each token.
     shares : Tensor
-        Of `unit_shares`.
+        Of `stream_shares`.
     rows : Tensor, optional
         Of the units, among those of tokens.
     """
@@ -157,8 +242,8 @@ def carry(weight: Tensor, shares: Tensor, rows: Tensor | None = None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Carry a model over to the units of another phonetic "
-        "tokenizer: what trainings start from.",
+        description="Carry a model over to the units of another tokenizer: "
+        "what trainings start from.",
     )
     parser.add_argument("folder", help="to write")
     parser.add_argument(
@@ -169,6 +254,10 @@ def main() -> None:
     parser.add_argument(
         "--phonetic", required=True, help="the new phonetic part"
     )
+    for stream in ("pitch", "style"):
+        parser.add_argument(
+            f"--{stream}", help=f"the new {stream} part, if that is new"
+        )
     parser.add_argument(
         "--model", default="tinyspeech", help="with a Base beside Expressive"
     )
