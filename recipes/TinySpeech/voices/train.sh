@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A Base model that hears natural voices: TinySpeech by several engines, the phonetic
-# tokenizer, the Base vocoder, the language model, and what they are worth:
+# Models that hear natural voices: TinySpeech by several engines, the tokenizers, the
+# vocoders, the Base language model, and what they are worth:
 #
 #     recipes/TinySpeech/voices/train.sh WORK_FOLDER [--debug]
 #
@@ -39,13 +39,20 @@ step hubert/hubert phonetic/train_hubert.py phonetic/hparams/hubert.yaml \
 step kmeans/phonetic phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml \
     "${manifests[@]}" --hubert "$work/hubert/hubert" --layer 4 --units 200
 phonetic=(--phonetic "$work/kmeans/phonetic")
+step pitch/pitch pitch/train.py pitch/hparams/train.yaml "${manifests[@]}"
+step features/style style/train.py style/hparams/features.yaml "${manifests[@]}"
+step clusters/style style/cluster.py style/hparams/cluster.yaml "${manifests[@]}" \
+    --features_folder "$work/features/style"
+step style/style style/train.py style/hparams/units.yaml "${manifests[@]}" \
+    --clusters_folder "$work/clusters"
+parts=("${phonetic[@]}" --pitch "$work/pitch/pitch" --style "$work/style/style")
 
 # read_corpus NAME CORPUS [OPTIONS]
 read_corpus() {
     local folder=$work/$1 manifests=$2
     shift 2
     "${together[@]}" vocoder/tokenize_corpus.py vocoder/hparams/tokenize.yaml \
-        "${phonetic[@]}" --manifest_folder "$manifests" \
+        "${parts[@]}" --manifest_folder "$manifests" \
         --output_folder "$folder" "$@"
 }
 read_corpus units "$corpus"
@@ -55,14 +62,22 @@ read_corpus units_2 "${corpus}_2" "${changes[@]}"
 read_corpus units_4 "${corpus}_4" "${changes[@]}"
 units="[$work/units, $work/units_2, $work/units_3, $work/units_4]"
 [ -e "$work/start/vocoder/config.json" ] ||
-    python voices/start.py "$work/start" "${phonetic[@]}" "${manifests[@]}"
+    python voices/start.py "$work/start" "${parts[@]}" "${manifests[@]}"
 
-step vocoder/vocoder vocoder/train.py vocoder/hparams/base.yaml \
-    "${phonetic[@]}" --corpus_folder "$work/units" --precision bf16 \
-    --pretrained "$work/start/vocoder_base" --lr 0.0006 --lr_decay 0.1 \
-    --adversarial_step 400 --number_of_epochs 3 --total_steps 2481
-spiritlm-assemble "$work/codec" "${phonetic[@]}" \
-    --vocoder "$work/vocoder/vocoder"
+# train_vocoder NAME EPOCHS PARTS
+train_vocoder() {
+    local name=$1 epochs=$2
+    shift 2
+    step "vocoder_$name/vocoder" vocoder/train.py "vocoder/hparams/$name.yaml" \
+        "$@" --corpus_folder "$work/units" --precision bf16 \
+        --lr 0.0008 --adversarial_step 400 --crop_frames 32 \
+        --number_of_epochs "$epochs" --total_steps $((827 * epochs))
+}
+train_vocoder base 5 "${phonetic[@]}" --pretrained "$work/start/vocoder_base"
+train_vocoder expressive 4 "${parts[@]}" --pretrained "$work/start/vocoder"
+spiritlm-assemble "$work/codec" "${parts[@]}" \
+    --vocoder "$work/vocoder_expressive/vocoder" \
+    --base_vocoder "$work/vocoder_base/vocoder"
 
 # More recognition than `prompted` has: many voices need it.
 shares="{prompted: {asr: 8, asr_span: 2, asr_shuffled: 6, tts: 4, tts_span: 2,
@@ -70,7 +85,7 @@ shares="{prompted: {asr: 8, asr_span: 2, asr_shuffled: 6, tts: 4, tts_span: 2,
 if [ ! -e "$work/base/model/language_model/config.json" ]; then
     "${together[@]}" pretraining/train.py pretraining/hparams/base.yaml \
         --output_folder "$work/base" --codec "$work/codec" \
-        --codec_hparams hyperparams.yaml --precision bf16 --compile \
+        --precision bf16 --compile \
         --text_files "[$corpus/text/train.txt]" --corpus_folders "$units" \
         --mode prompted --shares "$shares" --loss_weights "{text: 2}" \
         --row_tokens 512 --step_rows 6 \
