@@ -2,7 +2,7 @@
 # else: they create .venv and install into it, again when a setup file changes.
 
 VENV ?= .venv
-JOBS ?= 3
+JOBS ?= 2
 AUDIO ?=
 COUNT ?=
 SEED ?= 0
@@ -31,7 +31,7 @@ help:
 	@echo "                     damaged and strange input, from a seed"
 	@echo "make format          format and fix the sources"
 	@echo "make clean           remove .venv, build products and caches"
-	@echo "Options: PYTHON=python3.11  VENV=.venv  JOBS=3 (test processes)"
+	@echo "Options: PYTHON=python3.11  VENV=.venv  JOBS=2 (test processes)"
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check

@@ -10,9 +10,10 @@
 #
 # Needs the package with its extras `train` and `eval`, and the engines of
 # recipes/TinySpeech/README.md. PROCESSES processes, two or as many as are named, share
-# what is long. Stopped, it goes on where it was. Two cores need about ten hours for
-# it, five of them for the language model, by the speed that was seen in its parts.
+# what is long. Stopped, it goes on where it was. Two cores need about twelve hours
+# for it, five of them for the language model, by the speed that was seen in its parts.
 source "$(dirname "$0")/../training.sh" "$@"
+trap 'jobs -p | xargs -r kill' EXIT
 together=(torchrun --nproc_per_node "${PROCESSES:-2}")
 all=()
 if [ "$size" = debug ]; then
@@ -73,8 +74,10 @@ train_vocoder() {
         --lr 0.0008 --adversarial_step 400 --crop_frames 32 \
         --number_of_epochs "$epochs" --total_steps $((827 * epochs))
 }
-train_vocoder base 5 "${phonetic[@]}" --pretrained "$work/start/vocoder_base"
+train_vocoder base 5 "${phonetic[@]}" --pretrained "$work/start/vocoder_base" &
+pid=$!
 train_vocoder expressive 4 "${parts[@]}" --pretrained "$work/start/vocoder"
+wait "$pid"
 spiritlm-assemble "$work/codec" "${parts[@]}" \
     --vocoder "$work/vocoder_expressive/vocoder" \
     --base_vocoder "$work/vocoder_base/vocoder"
