@@ -90,6 +90,8 @@ def test_a_vocoder_keeps_the_voices_that_it_knows(spanish):
 def test_carried_vocoders_do_so_too(carried):
     old, before, after = of_two_voices(carried / "vocoder_base")
     torch.testing.assert_close(after[0], before[old.speakers.index("ben")])
+    parts = read_parts(vocoder=carried / "vocoder")
+    assert "embeddings.pitch.weight" in parts.states["vocoder"]
 
 
 def test_units_that_are_the_same_keep_what_is_known_of_them(
@@ -130,13 +132,11 @@ def test_units_that_are_the_same_keep_what_is_known_of_them(
 
 @pytest.mark.parametrize(("stream", "count"), [("pitch", 64), ("style", 24)])
 def test_so_do_units_of_pitch_and_style(carried, tinyspeech, stream, count):
-    script, codec = (
-        load_script("voices"),
-        SpeechCodec.from_hparams("tinyspeech"),
-    )
+    script = load_script("voices")
+    codec = SpeechCodec.from_hparams("tinyspeech")
     part = getattr(codec.mods.tokenizer, stream)
     items = list(load_manifest(tinyspeech / "valid").values())
-    shares = script.prosody_shares(part, part, count, count, items)
+    shares = script.prosody_shares(part, part, count, items)
     torch.testing.assert_close(shares.sum(1), torch.ones(count))
     frames = torch.cat(
         [script.units_of(part, read_audio(item["wav"])) for item in items]

@@ -86,14 +86,12 @@ def write_start(
         save_part(folder / f"vocoder{variant}", known, vocoder)
         lm = load_language_model(source / f"language_model{variant}")
         ids = lm.vocabulary.speech_tokens()
+        weights = {layer.weight for layer in token_layers(lm.model)}
         for stream, share in shares.items():
             names = map(_TOKENS[stream].format, range(len(share)))
             rows = torch.tensor([ids[name] for name in names if name in ids])
-            if len(rows):
-                for weight in {
-                    layer.weight for layer in token_layers(lm.model)
-                }:
-                    carry(weight, share, rows)
+            for weight in weights if len(rows) else ():
+                carry(weight, share, rows)
         lm.save(folder / f"language_model{variant}")
 
 
@@ -113,31 +111,35 @@ def stream_shares(
         Of a manifest with phones.
     known : container of str
         The voices for which the old units were made.
+
+    Raises
+    ------
+    ValueError
+        If a stream has other numbers of units in the two.
     """
-    shares = {"phonetic": unit_shares(old.phonetic, new.phonetic, items, known)}
-    heard = [item for item in items if item["speaker"] in known]
-    for stream in ("pitch", "style"):
-        parts = getattr(old, stream), getattr(new, stream)
-        if parts[1] is not None:
-            units = [
-                tokenizer.unit_counts()[stream] for tokenizer in (old, new)
-            ]
-            shares[stream] = prosody_shares(*parts, *units, heard)
-    for stream, share in shares.items():
-        after, before = share.shape
-        if after != before:
+    before, after = (
+        tokenizer.unit_counts()
+        | {"phonetic": tokenizer.phonetic.quantizer.units}  # without a blank
+        for tokenizer in (old, new)
+    )
+    for stream, units in after.items():
+        if units != before.get(stream, 0):
             raise ValueError(
-                f"{after} {stream} units cannot take the places of the "
-                f"model's {before}: train a part of as many"
+                f"{units} {stream} units cannot take the places of the "
+                f"model's {before.get(stream, 0)}: train a part of as many"
             )
+    heard = [item for item in items if item["speaker"] in known]
+    shares = {"phonetic": unit_shares(old.phonetic, new.phonetic, items, known)}
+    for stream in after.keys() - shares.keys():
+        parts = getattr(old, stream), getattr(new, stream)
+        shares[stream] = prosody_shares(*parts, after[stream], heard)
     return shares
 
 
 def prosody_shares(
     old: nn.Module,
     new: nn.Module,
-    old_units: int,
-    new_units: int,
+    units: int,
     items: Sequence[Mapping[str, Any]],
 ) -> Tensor:
     """Return how often each old unit sounds where each new one does.
@@ -146,8 +148,8 @@ def prosody_shares(
     ---------
     old, new : nn.Module
         Pitch or style tokenizers, of as many units a second.
-    old_units, new_units : int
-        How many units they have.
+    units : int
+        How many each of them has.
     items : sequence of dict
         Of a manifest, of voices for which the old units were made.
 
@@ -156,7 +158,7 @@ def prosody_shares(
     Tensor
         Shape (new units, old units); rows add up to 1.
     """
-    together = torch.full((new_units, old_units), 1e-3)
+    together = torch.full((units, units), 1e-3)
     for item in tqdm(items, "prosody", unit="utterances"):
         wav = read_audio(item["wav"])
         count(together, units_of(new, wav), units_of(old, wav))
