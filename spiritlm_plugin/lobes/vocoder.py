@@ -22,6 +22,9 @@ NO_PITCH = (
     "an Expressive model, or a Base vocoder"
 )
 
+# What the generator may read, in the order of its channels.
+INPUTS = ("phonetic", "pitch", "style", "speaker", "global_style")
+
 
 class UnitVocoder(VoiceNames, nn.Module):
     """Speech units to waveforms.
@@ -107,18 +110,17 @@ class UnitVocoder(VoiceNames, nn.Module):
         self.default_speaker = default_speaker
         self.default_global_style = default_global_style
         self.batch_frames = batch_frames
-        # The order is that of the channels of the generator's input.
-        sizes = {
-            "phonetic": phonetic_units,
-            "pitch": pitch_units,
-            "style": style_units,
-            "speaker": len(self.speakers),
-            "global_style": global_styles,
-        }
+        counts = (
+            phonetic_units,
+            pitch_units,
+            style_units,
+            len(self.speakers),
+            global_styles,
+        )
         self.embeddings = nn.ModuleDict(
             {
                 name: nn.Embedding(size, embedding_dim)
-                for name, size in sizes.items()
+                for name, size in zip(INPUTS, counts)
                 if size
             }
         )

@@ -18,7 +18,6 @@ from typing_extensions import NotRequired
 
 from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.audio.writing import write_wav
-from spiritlm_plugin.dataio.checkpoints import load_state
 from spiritlm_plugin.dataio.corpus.stores import load_corpus
 from spiritlm_plugin.dataio.units.frames import fill_blanks, unit_frames
 from spiritlm_plugin.dataio.units.units import (
@@ -39,6 +38,7 @@ from spiritlm_plugin.training.trainer import (
     TrainingBrain,
     unwrap,
 )
+from spiritlm_plugin.training.vocoder_start import load_pretrained
 from spiritlm_plugin.utils.files import safe_file_name
 from spiritlm_plugin.utils.seeds import item_generator
 
@@ -373,30 +373,6 @@ def make_dataset(
 def names_of(rows: datasets.Dataset, key: str) -> list[str]:
     """Return the names that the utterances have for it, in order."""
     return sorted(set(rows[key]) - {None})
-
-
-def load_pretrained(folder: str | Path, vocoder: UnitVocoder) -> None:
-    """Give a vocoder the weights of a trained one, which may lack parts.
-
-    Speakers keep what was learned of them, whatever their numbers; new ones
-    begin as the mean of all that were known.
-    """
-    parts = read_parts(vocoder=folder)
-    state = dict(parts.states["vocoder"])
-    for name, weight in vocoder.state_dict().items():
-        if name.startswith("speaker_recognizer."):
-            state[name] = weight  # learned anew at the end
-        elif name.startswith("generator.frames."):
-            state.setdefault(name, weight)
-    speakers = "embeddings.speaker.weight"
-    if speakers in state and vocoder.speakers:
-        known = dict(
-            zip(parts.arguments["vocoder"]["speakers"], state[speakers])
-        )
-        mean = state[speakers].mean(0)
-        rows = [known.get(name, mean) for name in vocoder.speakers]
-        state[speakers] = torch.stack(rows)
-    load_state(vocoder, state, f"{folder} (vocoder)")
 
 
 def learn_speakers(

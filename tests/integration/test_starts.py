@@ -15,7 +15,7 @@ from spiritlm_plugin.lobes.language_model import load_language_model
 from spiritlm_plugin.lobes.pitch import PitchQuantizer
 from spiritlm_plugin.lobes.vocoder import UnitVocoder
 from spiritlm_plugin.pretrained.folders import local_folder
-from spiritlm_plugin.training.vocoder import load_pretrained
+from spiritlm_plugin.training.vocoder_start import load_pretrained
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "TinySpeech"
 

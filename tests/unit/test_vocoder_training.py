@@ -21,7 +21,6 @@ from speechbrain.lobes.models.HifiGAN import (
 from spiritlm_plugin.dataio.audio.cropping import draw_start, read_piece
 from spiritlm_plugin.dataio.units.frames import fill_blanks, unit_frames
 from spiritlm_plugin.dataio.units.units import SpeechUnits
-from spiritlm_plugin.integrations.parts import save_part
 from spiritlm_plugin.lobes.discriminators import SmallDiscriminator
 from spiritlm_plugin.lobes.feature_loss import PhoneticFeatureLoss
 from spiritlm_plugin.lobes.spectral_loss import MultiResolutionSTFTLoss
@@ -31,7 +30,6 @@ from spiritlm_plugin.metrics.recognition import (
 )
 from spiritlm_plugin.metrics.resynthesis import bit_rate, unit_agreement
 from spiritlm_plugin.metrics.style import StyleClassifier
-from spiritlm_plugin.training.vocoder import load_pretrained
 
 
 @pytest.fixture
@@ -52,35 +50,6 @@ def vocoder():
             "resblock_dilations": [[1]],
         },
     ).eval()
-
-
-def test_speakers_keep_what_was_learned_of_them(tmp_path):
-    arguments = {
-        "phonetic_units": 20,
-        "embedding_dim": 8,
-        "duration_dim": 8,
-        "recognizes_speakers": True,
-        "generator": {
-            "channels": 32,
-            "upsample_rates": [5, 4, 4, 8],
-            "upsample_kernels": [11, 8, 8, 16],
-            "resblock_kernels": [3],
-            "resblock_dilations": [[1]],
-        },
-    }
-    known = {**arguments, "speakers": ["ann", "bob"]}
-    trained = UnitVocoder(**known)
-    folder = save_part(tmp_path / "vocoder", known, trained)
-    more = UnitVocoder(**arguments, speakers=["abe", "ann", "bob", "cy"])
-    load_pretrained(folder, more)
-    weights = trained.embeddings["speaker"].weight
-    found = more.embeddings["speaker"].weight
-    assert torch.equal(found[1:3], weights)
-    assert torch.equal(found[0], weights.mean(0))
-    assert torch.equal(found[3], weights.mean(0))
-    for name, weight in trained.state_dict().items():
-        if "speaker" not in name:
-            assert torch.equal(more.state_dict()[name], weight), name
 
 
 def test_features_judge_the_waveform_and_stay_as_they_are(load, checkpoints):
