@@ -37,9 +37,16 @@ def data_of(hparams, recipe):
     return given
 
 
-def has_data(hparams, job):
-    """Whether there is data for an evaluation."""
-    return job.recipe != "sentiment" or bool(hparams["stsp_folder"])
+def why_not(hparams, job):
+    """Return why there is no data for an evaluation, nothing if there is."""
+    if job.recipe == "sentiment" and not hparams["stsp_folder"]:
+        return "no --stsp_folder was named"
+    split = job.options.get("split", "test")
+    if not any(
+        p.stem == split for p in Path(hparams["manifest_folder"]).iterdir()
+    ):
+        return f"the corpus has no {split}"
+    return ""
 
 
 @cache
@@ -70,9 +77,11 @@ def run_job(job, hparams, run_opts):
 def main(arguments):
     hparams, run_opts = load_recipe(arguments, OverviewSettings)
     jobs = make_jobs(hparams["models"], hparams["evaluations"])
-    for name in {j.evaluation: 0 for j in jobs if not has_data(hparams, j)}:
-        print(f"{name} is left out: no --stsp_folder was named")
-    jobs = [job for job in jobs if has_data(hparams, job)]
+    reasons = {job.evaluation: why_not(hparams, job) for job in jobs}
+    for name, reason in reasons.items():
+        if reason:
+            print(f"{name} is left out: {reason}")
+    jobs = [job for job in jobs if not reasons[job.evaluation]]
     summaries = []
     for number, job in enumerate(jobs, 1):
         if if_main_process():

@@ -281,9 +281,25 @@ def load_safetensors(module: nn.Module, path: str | Path) -> None:
     load_state(module, read_safetensors(path), path)
 
 
-def save_safetensors(module: nn.Module, path: str | Path) -> None:
-    """Write a module's weights, which appear when they are complete."""
+def save_safetensors(
+    module: nn.Module, path: str | Path, half: bool = False
+) -> None:
+    """Write a module's weights, which appear when they are complete.
+
+    Arguments
+    ---------
+    module : nn.Module
+        Stays as it is.
+    path : str or Path
+        To write.
+    half : bool
+        Matrices in float16, for half the size; who loads them computes in the
+        type of the module as before.
+    """
     state = {k: v.contiguous() for k, v in module.state_dict().items()}
+    if half:
+        floats = {k: v for k, v in state.items() if v.is_floating_point()}
+        state |= {k: v.half() for k, v in floats.items() if v.dim() > 1}
     with writing(path) as partial:
         save_file(state, partial)
 

@@ -387,7 +387,7 @@ class SpeechCodec(Pretrained):
         >>> pieces = (stream[i : i + 1] for i in range(len(stream)))
         >>> chunks = codec.decode_stream(pieces, speaker="anna")
         >>> [len(chunk) / 16000 for chunk in chunks]
-        [0.16, 0.32, 0.64, 1.44]
+        [0.16, 0.32, 0.64, 1.52]
         """
         global_style = self._global_style(global_style)
         [drawn] = [None] if seed is None else draw_seeds(seed, 1)

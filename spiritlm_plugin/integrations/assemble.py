@@ -28,6 +28,7 @@ def assemble(
     base_vocoder: str | Path | None = None,
     language_model: str | Path | None = None,
     base_language_model: str | Path | None = None,
+    half: bool = False,
     **folders: str | Path | None,
 ) -> Path:
     """Write trained parts as a pretrained folder.
@@ -42,6 +43,9 @@ def assemble(
     language_model, base_language_model : str or Path, optional
         Folders of transformers, as the pretraining recipe exports them; the
         second goes with the second vocoder.
+    half : bool
+        Weights of tokenizer and vocoders in float16, for half the size. They
+        are computed with in float32, a few units are others than before.
     **folders : str or Path
         By kind: ``phonetic``, ``pitch``, ``style``, ``vocoder``.
 
@@ -72,7 +76,7 @@ def assemble(
             _check_vocabulary(parts, Path(model))
     destination.mkdir(parents=True, exist_ok=True)
     for variant, parts in models.items():
-        write_folder(parts, destination, variant)
+        write_folder(parts, destination, variant, half)
         model = language_models[variant]
         if model is not None:
             place = destination / f"language_model{variant}"
@@ -143,6 +147,12 @@ def main(arguments: list[str] | None = None) -> None:
             help="a trained language model, a folder of transformers"
             + (", for the base vocoder" if name.startswith("base") else ""),
         )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store weights of tokenizer and vocoders in float16, for half the "
+        "size; what is computed stays in float32",
+    )
     options = vars(parser.parse_args(arguments))
     try:
         written = assemble(**options)

@@ -46,7 +46,7 @@ def describe(modules: Mapping[str, nn.Module]) -> dict[str, str]:
     -------
     >>> facts = describe(SpiritLM.from_hparams("tinyspeech").mods)
     >>> facts["units"], facts["context"]
-    ('201 phonetic, 64 pitch, 24 style', '1,024 tokens')
+    ('200 phonetic, 64 pitch, 24 style', '1,024 tokens')
     """
     lm: Any = modules["language_model"]
     assert isinstance(lm, LanguageModel)

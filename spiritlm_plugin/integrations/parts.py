@@ -26,6 +26,7 @@ _WEIGHTS = "model.safetensors"
 _REMEDY = "train it again"
 _LOBES = "spiritlm_plugin.lobes"
 _HOOK = "!name:spiritlm_plugin.dataio.checkpoints.load_safetensors"
+_LINE = 100  # characters; longer lists have an item a line
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def build(parts: Parts, dtype: str = "auto") -> dict[str, Any]:
 
 
 def write_folder(
-    parts: Parts, folder: str | Path, variant: str = ""
+    parts: Parts, folder: str | Path, variant: str = "", half: bool = False
 ) -> dict[str, Any]:
     """Write a SpeechBrain pretrained folder, but for the language model.
 
@@ -222,6 +223,8 @@ def write_folder(
         Goes into the names of the YAML, of the vocoder and of the language
         model, so that models that share a tokenizer share a folder:
         ``"_base"`` makes ``hyperparams_base.yaml``.
+    half : bool
+        Of `save_safetensors`.
 
     Returns
     -------
@@ -239,7 +242,7 @@ def write_folder(
     yaml.unlink(missing_ok=True)
     for name in parts.states:
         file = _file(name, variant)
-        save_safetensors(hparams[name], Path(folder) / file)
+        save_safetensors(hparams[name], Path(folder) / file, half)
     write_file(yaml, hyperparams(parts, variant=variant))
     return hparams
 
@@ -403,7 +406,11 @@ def _new(
 def _entry(key: str, value: Any, level: int) -> list[str]:
     indent = "    " * level
     if not isinstance(value, dict) or not value:
-        return [f"{indent}{key}: {json.dumps(value)}"]
+        line = f"{indent}{key}: {json.dumps(value)}"
+        if not isinstance(value, list) or len(line) <= _LINE:
+            return [line]
+        items = (f"{indent}    - {json.dumps(item)}" for item in value)
+        return [f"{indent}{key}:", *items]
     lines = [f"{indent}{key}:"]
     for inner, content in value.items():
         # Names of styles can be any words, which YAML may read otherwise.

@@ -50,10 +50,10 @@ def arguments(tinyspeech, folder, evaluations):
 
 def test_all_figures_are_in_one_table(script, tinyspeech, tmp_path, capsys):
     script.main([*arguments(tinyspeech, tmp_path, SHORT), "--device=cpu"])
-    assert (
-        "STSP is left out: no --stsp_folder was named"
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "STSP is left out: no --stsp_folder was named" in said
+    natural = "ASR, natural voice held out"
+    assert f"{natural} is left out: the corpus has no test_unseen" in said
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name, chance in (
         ("ASR, WER ↓", None),

@@ -11,6 +11,7 @@ from spiritlm_plugin.inference import SpeechCodec, SpiritLM
 from spiritlm_plugin.integrations.assemble import assemble, main
 from spiritlm_plugin.integrations.parts import (
     build,
+    hyperparams,
     load_part,
     load_tokenizer,
     read_parts,
@@ -66,6 +67,38 @@ def test_assembled_folder_has_both_vocoders(folders, recording, tmp_path):
     for either in (codec, base):
         wavs, _ = either.decode_batch([units])
         assert wavs.shape == (1, 640 * len(units))
+
+
+def test_half_is_half_the_size_and_sounds_the_same(
+    folders, recording, tmp_path
+):
+    arguments = [f"--{kind}={folder}" for kind, folder in folders.items()]
+    sizes, wavs = [], []
+    for name, options in (("whole", []), ("half", ["--half"])):
+        main([str(tmp_path / name), *arguments, *options])
+        files = (tmp_path / name).glob("*.safetensors")
+        sizes.append(sum(file.stat().st_size for file in files))
+        codec = SpeechCodec.from_hparams(tmp_path / name)
+        weights = codec.mods.vocoder.parameters()
+        assert {weight.dtype for weight in weights} == {torch.float32}
+        if not wavs:
+            units = codec.encode_file(recording)
+        wavs.append(codec.decode_batch([units])[0])
+    assert sizes[1] < 0.7 * sizes[0]
+    noise = (wavs[1] - wavs[0]).square().mean()
+    assert 0 < noise < 1e-4 * wavs[0].square().mean()
+
+
+def test_a_long_list_has_an_item_a_line(folders, tmp_path):
+    parts = read_parts(
+        phonetic=folders["phonetic"], vocoder=folders["base_vocoder"]
+    )
+    voices = [f"a voice of many words, {i}" for i in range(9)]
+    parts.arguments["vocoder"]["speakers"] = voices
+    yaml = hyperparams(parts)
+    assert max(map(len, yaml.splitlines())) <= 100
+    block = yaml[yaml.index("    speakers:") :].splitlines()[1:10]
+    assert [json.loads(line.strip(" -")) for line in block] == voices
 
 
 @pytest.fixture(scope="module")

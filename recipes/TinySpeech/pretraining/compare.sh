@@ -27,7 +27,7 @@ compare() { # its name, options
     if [ ! -e "$output/model/language_model/config.json" ]; then
         $run train.py hparams/base.yaml --output_folder "$output" \
             --codec "$work/codec" \
-            --corpus_folders "[$work/units, $work/units_2_changed, $work/units_3]" \
+            --corpus_folders "[$work/units, $work/units_2, $work/units_3]" \
             --text_files "[$work/corpus/text/train.txt]" \
             --pretrained "$work/text/model/language_model" --precision bf16 \
             --row_tokens 512 --step_rows 12 --loss_weights "{text: 1}" \
@@ -51,4 +51,5 @@ $run ../evaluate.py ../hparams/evaluate.yaml \
     --output_folder "$work/compare/evaluation" \
     --models "{Base: null, Expressive: null, ${models%, }}" \
     --evaluations "{ASR: null, 'ASR, voice held out': null, \
+'ASR, natural voice held out': null, \
 'ASR, prompted': null, TTS: null, IC: null, STSP: null, resynthesis: null}"

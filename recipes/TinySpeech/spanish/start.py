@@ -14,7 +14,7 @@ from pathlib import Path
 
 from spiritlm_plugin.integrations.parts import save_part
 from spiritlm_plugin.lobes.hubert_pretraining import hubert_arguments
-from spiritlm_plugin.lobes.phonetic import PhoneticTokenizer
+from spiritlm_plugin.lobes.phonetic import LinearQuantizer, PhoneticTokenizer
 from spiritlm_plugin.pretrained.building import build_folder
 from spiritlm_plugin.pretrained.folders import local_folder
 
@@ -29,7 +29,7 @@ def write_start(folder: str | Path, model: str = "tinyspeech") -> None:
     folder : path
         Is made.
     model : str
-        Of `local_folder`: with a Base, and a linear quantizer.
+        Of `local_folder`: with a Base.
     """
     folder, source = Path(folder), local_folder(model, YAML)
     # As trained: what a codec prepares for inference is no start.
@@ -48,14 +48,14 @@ def phonetic_arguments(phonetic: PhoneticTokenizer) -> dict:
     """Return what the part is made with."""
     config = phonetic.get_submodule("encoder.model").config
     quantizer = phonetic.quantizer
-    widths = [quantizer.layers[i].out_features for i in (0, 2)]
+    shape = {"input_dim": config.hidden_size, "units": quantizer.units}
+    if isinstance(quantizer, LinearQuantizer):
+        shape["hidden_dims"] = [
+            quantizer.layers[i].out_features for i in (0, 2)
+        ]
     return {
         "hubert": hubert_arguments(config, config.num_hidden_layers),
-        "quantizer": {
-            "input_dim": quantizer.layers[0].in_features,
-            "units": quantizer.units,
-            "hidden_dims": widths,
-        },
+        "quantizer": shape,
         "normalize": phonetic.encoder.normalize_eps is not None,
         "pool": phonetic.pool,
         "window_seconds": phonetic.window_seconds,

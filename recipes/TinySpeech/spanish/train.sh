@@ -23,7 +23,7 @@ python tinyspeech_prepare.py "$corpus" --language es --size "$size"
 
 # Units: Spanish clusters of the English HuBERT, and a quantizer that is robust.
 step kmeans/phonetic phonetic/train_kmeans.py phonetic/hparams/kmeans.yaml \
-    "${manifests[@]}" --hubert "$work/start/hubert" --units 200
+    "${manifests[@]}" --hubert "$work/start/hubert" --layer 4 --units 200
 step phonetic/phonetic phonetic/train_quantizer.py \
     phonetic/hparams/quantizer.yaml "${manifests[@]}" \
     --teacher "$work/kmeans/phonetic" --number_of_epochs 2 --training_steps 1002

@@ -7,7 +7,15 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../../.."
 samples=${1:-results/samples}
-recipes/TinySpeech/train_shipped.sh "$samples" --debug
+VOICES=espeak recipes/TinySpeech/train_shipped.sh "$samples" --debug
+
+# Units by a teacher of cepstra, and by a quantizer, which what ships has not.
+phonetic=recipes/TinySpeech/phonetic
+python $phonetic/train_kmeans.py $phonetic/hparams/kmeans.yaml --debug \
+    --manifest_folder "$samples/corpus" --output_folder "$samples/targets"
+python $phonetic/train_quantizer.py $phonetic/hparams/quantizer.yaml --debug \
+    --manifest_folder "$samples/corpus" --teacher "$samples/kmeans/phonetic" \
+    --output_folder "$samples/phonetic"
 
 # The benchmark of sentiment has more texts than the smallest corpus.
 python recipes/TinySpeech/tinyspeech_prepare.py "$samples/small" --size small
