@@ -62,7 +62,7 @@ def _read_other_streams(state: dict[str, Tensor], vocoder: UnitVocoder) -> None:
     if before == after:
         return
     norm, direction = (state[_INPUT.format(place)].float() for place in (0, 1))
-    kernel = torch._weight_norm(direction, norm, 0)
+    kernel = direction * (norm / torch.norm_except_dim(direction, 2, 0))
     blocks = dict(zip(before, kernel.chunk(len(before), 1)))
     for name in before:
         if name not in after:
@@ -72,7 +72,7 @@ def _read_other_streams(state: dict[str, Tensor], vocoder: UnitVocoder) -> None:
     silent = torch.zeros_like(blocks["phonetic"])
     kernel = torch.cat([blocks.get(name, silent) for name in after], 1)
     state[_INPUT.format(1)] = kernel
-    state[_INPUT.format(0)] = kernel.flatten(1).norm(dim=1).view_as(norm)
+    state[_INPUT.format(0)] = torch.norm_except_dim(kernel, 2, 0)
     for name in set(after) - set(before):
         new = vocoder.embeddings[name].get_parameter("weight")
         state[_EMBEDDING.format(name)] = new.detach().clone()
