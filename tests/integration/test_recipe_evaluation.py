@@ -53,7 +53,8 @@ def test_all_figures_are_in_one_table(script, tinyspeech, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "STSP is left out: no --stsp_folder was named" in said
     natural = "ASR, natural voice held out"
-    assert f"{natural} is left out: the corpus has no test_unseen" in said
+    reason = "the corpus has no test_unseen_natural"
+    assert f"{natural} is left out: {reason}" in said
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name, chance in (
         ("ASR, WER ↓", None),

@@ -187,6 +187,15 @@ def test_language_models_understand(name, corpus, wavs):
     assert errors.summarize("WER") < 30
 
 
+@pytest.mark.parametrize("name", ["hyperparams_base", "hyperparams"])
+def test_a_natural_voice_never_heard_is_understood(name):
+    """Flite's slt, who is in no training, says what the file is called."""
+    path = ROOT / "tests" / "assets" / "get_me_the_paper_please.flac"
+    lm = SpiritLM.from_hparams("tinyspeech", hparams_file=f"{name}.yaml")
+    heard = lm.transcribe_file(path, num_beams=4)
+    assert heard == path.stem.replace("_", " ")
+
+
 def test_what_does_not_ship_is_refused_by_name():
     with pytest.raises(FileNotFoundError, match="ships.*tinyspeech"):
         SpeechCodec.from_hparams("bigspeech")
